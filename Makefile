@@ -1,0 +1,37 @@
+# make quickstart   set up and run the main job on the embedded tiny world
+# make test         set up and run the tests
+# make check        format, lint, types, tests: what CI runs
+# make bench        the quickstart with three seeds, for the figures in README
+# make clean        remove the environment, caches and runs of this folder
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: quickstart test check bench clean
+
+quickstart: $(READY)
+	$(BIN)/tutelage run recipes/quickstart.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+bench: $(READY)
+	$(BIN)/tutelage run recipes/tiny/three_seeds.yaml
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch first: everything else builds against it, and constraints.txt pins the tested versions.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)

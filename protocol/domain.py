@@ -1,0 +1,82 @@
+"""What the framework asks of a kind of task, and of a grader. Implementations are passed in as arguments."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from protocol.messages import Context, Example, Outcome, Outcomes, Question, SelfEdit
+
+
+class Grader(Protocol):
+    """Decides whether an answer is right."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def grade(self, questions: Sequence[Question], answers: Sequence[str]) -> Sequence[Outcome]:
+        """Grade all answers to one context's questions, one per question, in order."""
+        ...
+
+
+class Domain(Protocol):
+    """How one kind of task prompts the teacher, reads a candidate, trains the student, asks and grades.
+
+    Knowledge passages and ARC grids both fit: text in, text out, and nothing outside a domain knows what it means.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int:
+        """Raised whenever the same candidate would be scored differently."""
+        ...
+
+    @property
+    def styles(self) -> Sequence[str]:
+        """The prompt styles that `prompt` knows; the first is the default."""
+        ...
+
+    @property
+    def floor(self) -> float:
+        """The reward of a candidate that does not parse, in [-1, 1]."""
+        ...
+
+    @property
+    def default_grader(self) -> str: ...
+
+    @property
+    def answer_tokens(self) -> int:
+        """The longest answer a student may give, in its own tokens."""
+        ...
+
+    def prompt(self, context: Context, style: str) -> str:
+        """What the teacher reads. The questions are not in it."""
+        ...
+
+    def parse(self, text: str, context: Context) -> SelfEdit:
+        """Read a candidate.
+
+        Raises:
+            MalformedEdit: With the reason.
+
+        """
+        ...
+
+    def expand(self, context: Context, edit: SelfEdit, seed: int) -> Sequence[Example]:
+        """The sequences the student trains on, in order."""
+        ...
+
+    def ask(self, context: Context) -> Sequence[str]:
+        """What the student is asked, without the passage in view. May be more prompts than questions (votes)."""
+        ...
+
+    def read_answers(self, context: Context, answers: Sequence[str], grader: Grader) -> Outcomes:
+        """One outcome per question from the answers to `ask`'s prompts."""
+        ...
+
+    def value(self, base: Outcomes, adapted: Outcomes) -> float:
+        """What one repeat pays, in [-1, 1]: the accuracy gain, or 1 and 0 in a domain of all or nothing."""
+        ...

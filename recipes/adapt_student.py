@@ -1,0 +1,141 @@
+"""Adapt a student with a frozen teacher: the teacher writes, the student learns, and stays so.
+
+Works on contexts without questions too: then there is no accuracy to report, only the updated student.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from protocol.domain import Domain
+from protocol.errors import TutelageError
+from protocol.exchange import Exchange, InProcessExchange
+from protocol.identity import derive_seed
+from protocol.journal import CommitRecord, Journal, RoundRecord
+from protocol.messages import CommitRequest, Context, Lesson, Reward, Task, VersionCard, measurement_key
+from recipes.config import AdaptStudent
+from recipes.domains import DOMAINS
+from recipes.graders import GRADERS, first_line, squad_metric
+from recipes.inputs import choose_style, choose_task, load_data
+from recipes.run_folder import RunFolder
+from recipes.stages import make_request, read_edit, score, write_candidates
+from recipes.statistics import difference, summarize
+from recipes.terminal import console
+from student.student import Student
+from teacher.policy import Policy
+
+
+def run(settings: AdaptStudent) -> Path:
+    """Run the recipe; returns the path of its report."""
+    started = time.perf_counter()
+    domain, task = choose_task(settings)
+    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
+    with RunFolder(settings) as folder:
+        journal, stage = folder.journal, "adapt"
+        if stage not in journal.rounds:
+            journal.append(RoundRecord(stage=stage, contexts=tuple(context.id for context in contexts)))
+        policy = Policy(settings.teacher)
+        style = choose_style(settings.teacher.style, domain)
+        records = write_candidates(policy, domain, style, contexts, settings.candidates, settings.seed, stage, journal)
+        by_id = {context.id: context for context in contexts}
+        lessons = [
+            Lesson(context=by_id[record.context], edit=edit)
+            for record in records
+            if (edit := read_edit(record, domain, by_id[record.context], policy.fingerprint, style))
+        ]
+        del policy
+        exchange = InProcessExchange(Student(settings.student, DOMAINS, GRADERS, folder.path / "student"))
+        if settings.use == "best":
+            lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
+        card = commit(exchange, task, lessons, settings.seed, journal)
+        report = folder.write_report(
+            {
+                "recipe": settings.recipe,
+                "name": settings.name,
+                "seeds": [settings.seed],
+                "base": exchange.describe().model_dump(),
+                "malformed": sum(record.malformed is not None for record in records),
+                **report_version(card, lessons, domain),
+                "inner_loops": folder.count_inner_loops(),
+                "wall_seconds": round(time.perf_counter() - started, 1),
+            }
+        )
+    console.print(describe_version(card, lessons, domain) + f"\nreport: {report}")
+    return report
+
+
+def best_lessons(
+    exchange: Exchange, task: Task, lessons: Sequence[Lesson], settings: AdaptStudent, stage: str, journal: Journal
+) -> list[Lesson]:
+    """Of each context's lessons the one with the highest reward; ties keep the earlier."""
+    requests = [make_request(task, lesson.context, lesson.edit, settings.seed, settings.repeats) for lesson in lessons]
+    results = score(exchange, requests, stage, journal)
+    best: dict[str, tuple[float, Lesson]] = {}
+    for lesson, result in zip(lessons, results, strict=True):
+        value = result.value if isinstance(result, Reward) else -1.0
+        if lesson.context.id not in best or value > best[lesson.context.id][0]:
+            best[lesson.context.id] = (value, lesson)
+    return [lesson for _, lesson in best.values()]
+
+
+def commit(exchange: Exchange, task: Task, lessons: Sequence[Lesson], seed: int, journal: Journal) -> VersionCard:
+    """Make the lasting update, unless the journal says that it was made and the folder is there."""
+    if not lessons:
+        raise TutelageError("no candidate is a self-edit, so there is nothing to learn; try another teacher or more candidates")
+    request = CommitRequest(task=task, lessons=tuple(lessons), seed=derive_seed(seed, "commit"))
+    key = measurement_key(exchange.describe(), request)
+    known = journal.commits.get(key)
+    if known is not None and Path(known.path).exists():
+        return known
+    with console.status(f"a lasting update from {len(lessons)} self-edits"):
+        card = exchange.commit(request)
+    journal.append(CommitRecord(card=card))
+    return card
+
+
+def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: Domain) -> dict[str, Any]:
+    """The lasting student's part of a report: where it is, every answer before and after, and how many are right."""
+    report: dict[str, Any] = {
+        "version": card.model_dump(exclude={"changes"}),
+        "answers": [
+            {
+                "prompt": prompt,
+                "gold": question.answers,
+                "before": old.answer,
+                "after": new.answer,
+                "correct_before": old.correct,
+                "correct_after": new.correct,
+            }
+            for context, change in _by_context(card, lessons)
+            for prompt, question, old, new in zip(domain.ask(context), context.questions, change.base, change.adapted[0], strict=True)
+        ],
+    }
+    graded = [change for context, change in _by_context(card, lessons) if any(q.answers for q in context.questions)]
+    if graded:
+        before, after = [c.base_accuracy for c in graded], [c.adapted_accuracy for c in graded]
+        rows = [row for row in report["answers"] if row["gold"]]
+        report["scores"] = {"before": summarize(before), "after": summarize(after)}
+        report["gain"] = difference(after, before)
+        report["squad"] = {
+            when: squad_metric().compute(
+                predictions=[first_line(row[when]) for row in rows], references=[list(row["gold"]) for row in rows]
+            )
+            for when in ("before", "after")
+        }
+    return report
+
+
+def _by_context(card: VersionCard, lessons: Sequence[Lesson]) -> list[tuple[Context, Any]]:
+    """Contexts with their change, each once even if it was learned from several self-edits."""
+    found = {lesson.context.id: (lesson.context, change) for lesson, change in zip(lessons, card.changes, strict=True)}
+    return list(found.values())
+
+
+def describe_version(card: VersionCard, lessons: Sequence[Lesson], domain: Domain) -> str:
+    report = report_version(card, lessons, domain)
+    told = f"lasting student: {card.path} ({len(lessons)} self-edits, {card.trained_tokens} tokens, {card.seconds:.1f} s)"
+    if "scores" in report:
+        before, after = report["scores"]["before"], report["scores"]["after"]
+        told += f"\nanswers right: {before['mean']:.1%} before, {after['mean']:.1%} after, on {after['n']} contexts"
+    return told

@@ -1,0 +1,96 @@
+"""Check all that a recipe needs before any work, and say what would run. Torch-free, so the answer comes at once."""
+
+from protocol.errors import InvalidInput
+from recipes.config import AdaptStudent, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher
+from recipes.inputs import check_model, check_teacher, choose_style, choose_task, load_data
+from recipes.run_folder import check_run_folder
+
+
+def check(settings: RecipeSettings) -> str:
+    """Check a recipe's input.
+
+    Returns:
+        What would run and what it would cost, in inner loops.
+
+    Raises:
+        InvalidInput: Names the key, the value and the remedy. Nothing has been created.
+
+    """
+    check_run_folder(settings)
+    match settings:
+        case TrainTeacher():
+            return _check_train_teacher(settings)
+        case AdaptStudent():
+            return _check_adapt_student(settings)
+        case Compare():
+            return _check_compare(settings)
+        case Experiment():
+            return _check_experiment(settings)
+        case Pretrain():
+            return _check_pretrain(settings)
+    raise NotImplementedError(f"no check for {type(settings).__name__}")
+
+
+def _check_train_teacher(settings: TrainTeacher) -> str:
+    domain, _ = choose_task(settings)
+    choose_style(settings.teacher.style, domain)
+    contexts, _ = load_data(settings.contexts, "contexts", questions=True)
+    check_teacher(settings.teacher, "teacher")
+    check_model(settings.student.model, "student.model", settings.student.revision)
+    used = min(settings.contexts_per_round, len(contexts))
+    written = used * settings.candidates
+    return (
+        f"{settings.rounds} rounds, each with {written} self-edits on {used} of {len(contexts)} contexts, "
+        f"up to {written * settings.repeats} inner loops, and one finetuning of the teacher"
+    )
+
+
+def _check_adapt_student(settings: AdaptStudent) -> str:
+    domain, _ = choose_task(settings)
+    choose_style(settings.teacher.style, domain)
+    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
+    check_teacher(settings.teacher, "teacher")
+    check_model(settings.student.model, "student.model", settings.student.revision)
+    written = len(contexts) * settings.candidates
+    loops = written * settings.repeats if settings.use == "best" else 0
+    return f"{written} self-edits on {len(contexts)} contexts, {loops} inner loops, one lasting update"
+
+
+def _check_compare(settings: Compare) -> str:
+    domain, _ = choose_task(settings)
+    contexts, references = load_data(settings.contexts, "contexts", questions=True)
+    if settings.retention.source:
+        load_data(settings.retention, "retention", questions=True)
+    if not settings.teachers or not settings.students:
+        raise InvalidInput("compare needs teachers and students, such as teachers.mine.model=FOLDER students.ours.model=FOLDER")
+    for name, teacher in settings.teachers.items():
+        choose_style(teacher.style, domain, f"teachers.{name}.style")
+        check_teacher(teacher, f"teachers.{name}")
+    for name, student in settings.students.items():
+        check_model(student.model, f"students.{name}.model", student.revision)
+    conditions, students = 2 + len(settings.teachers) + bool(references), len(settings.students)
+    loops = conditions * len(contexts) * students * settings.repeats
+    return f"{conditions} conditions on {len(contexts)} contexts and {students} students: {loops} inner loops"
+
+
+def _check_experiment(settings: Experiment) -> str:
+    domain, _ = choose_task(settings)
+    choose_style(settings.teacher.style, domain)
+    load_data(settings.train, "train", questions=True)
+    contexts, references = load_data(settings.held_out, "held_out", questions=True)
+    if settings.retention.source:
+        load_data(settings.retention, "retention", questions=True)
+    check_teacher(settings.teacher, "teacher")
+    check_model(settings.student.model, "student.model", settings.student.revision)
+    check_model(settings.new_student.model, "new_student.model", settings.new_student.revision)
+    training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
+    evaluation = 2 * (5 + bool(references)) * len(contexts) * settings.repeats
+    return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
+
+
+def _check_pretrain(settings: Pretrain) -> str:
+    if not settings.output:
+        raise InvalidInput("output is empty; give the folder that the model is to be saved in")
+    if "model_type" not in settings.architecture:
+        raise InvalidInput("architecture.model_type is missing; give a transformers model type, such as llama or qwen2")
+    return f"{settings.steps} steps of {settings.passages_per_step} passages and {settings.closed_book_per_step} closed-book lines"

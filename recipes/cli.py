@@ -1,0 +1,101 @@
+"""The command `tutelage`. Heavy libraries are imported only when a recipe really runs."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from protocol.errors import TutelageError
+
+DESCRIPTION = "Train a teacher to write self-edits, and adapt students with it."
+EXAMPLES = """examples:
+  tutelage run recipes/quickstart.yaml                  train a teacher, freeze it, adapt a new student
+  tutelage run recipes/quickstart.yaml rounds=3 student.learning_rate=5e-3 name=longer
+  tutelage run recipes/tiny/train_teacher.yaml --dry-run
+  tutelage schema reward_request                        the protocol as JSON Schema
+
+A run lives in runs/NAME. Interrupted anywhere, the same command continues it.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("tutelage", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run", help="run a recipe file, or go on with it", formatter_class=argparse.RawTextHelpFormatter, epilog=EXAMPLES
+    )
+    run.add_argument("recipe", type=Path, help="a YAML file, such as recipes/quickstart.yaml")
+    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as rounds=3 or student.model=FOLDER")
+    run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe and what it would do")
+    schema = commands.add_parser("schema", help="print the protocol's JSON Schema")
+    schema.add_argument("message", nargs="?", help="one message, such as self_edit; without it, their names")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if unknown := [word for word in rest if options.command != "run" or word.startswith("-") or "=" not in word]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        if options.command == "schema":
+            return print_schema(options.message)
+        return run_recipe(options.recipe, options.overrides + rest, options.dry_run)
+    except TutelageError as error:
+        print(f"tutelage: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\ntutelage: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def print_schema(message: str | None) -> int:
+    from protocol.errors import InvalidInput
+    from protocol.schema import MESSAGES, json_schema
+
+    if message is None:
+        print("\n".join(MESSAGES))
+    elif message not in MESSAGES:
+        raise InvalidInput(f"message is {message!r}; it is one of {', '.join(MESSAGES)}")
+    else:
+        print(json.dumps(json_schema(message), indent=2))
+    return 0
+
+
+def run_recipe(path: Path, overrides: Sequence[str], dry_run: bool) -> int:
+    from recipes.checks import check
+    from recipes.config import load_recipe, to_yaml
+
+    settings = load_recipe(path, list(overrides))
+    plan = check(settings)
+    if dry_run:
+        print(to_yaml(settings) + f"\nwould run: {plan}\nrun folder: {Path(settings.runs) / settings.name}")
+        return 0
+    _quiet_libraries()
+    started = time.perf_counter()
+    importlib.import_module(f"recipes.{settings.recipe}").run(settings)
+    print(f"done in {time.perf_counter() - started:.0f} s")
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """Progress is ours to show; the libraries' own bars and notices would tear it apart."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import datasets
+    import torch
+    import transformers
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Compare teachers with baselines on held-out contexts: what a student gains from each, with intervals."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from protocol.domain import Domain
+from protocol.exchange import Exchange, InProcessExchange
+from protocol.journal import Journal
+from protocol.messages import Context, Question, Reward, SelfEdit, Task
+from recipes.config import Compare
+from recipes.domains import DOMAINS
+from recipes.graders import GRADERS
+from recipes.inputs import choose_style, choose_task, load_data
+from recipes.run_folder import RunFolder
+from recipes.stages import make_request, read_edit, score, write_candidates
+from recipes.statistics import Summary, difference, summarize
+from recipes.terminal import console
+from student.student import Student
+from teacher.policy import Policy
+from teacher.settings import TeacherSettings
+
+Edits = Sequence[SelfEdit | None]
+"""One per held-out context; None where the teacher's candidate was no self-edit, which leaves the student as it was."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What conditions are compared on. `retention` are contexts whose questions students know before any update."""
+
+    domain: Domain
+    task: Task
+    contexts: Sequence[Context]
+    references: Mapping[str, str]
+    retention: Sequence[Context]
+    repeats: int
+    seed: int
+
+
+@dataclass
+class Measured:
+    """One condition on one student: accuracy per context, and what else changed."""
+
+    accuracies: list[float]
+    gained: int = 0
+    lost: int = 0
+    seconds: float = 0.0
+    malformed: int = 0
+
+
+@dataclass
+class Scores:
+    """All conditions on one student, and the side effects of the last teacher's edits, before and after, per context."""
+
+    conditions: dict[str, Measured]
+    leakage: tuple[list[float], list[float]]
+    retention: tuple[list[float], list[float]]
+
+
+def run(settings: Compare) -> Path:
+    """Run the recipe; returns the path of its report."""
+    started = time.perf_counter()
+    domain, task = choose_task(settings)
+    contexts, references = load_data(settings.contexts, "contexts", questions=True)
+    retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
+    held_out = HeldOut(domain, task, contexts, references, retention, settings.repeats, settings.seed)
+    with RunFolder(settings) as folder:
+        edits = {name: write_edits(teacher, held_out, name, folder.journal) for name, teacher in settings.teachers.items()}
+        students: dict[str, Any] = {}
+        for name, student in settings.students.items():
+            exchange = InProcessExchange(Student(student, DOMAINS, GRADERS, folder.path / "student"))
+            scores = score_conditions(exchange, held_out, edits, name, folder.journal)
+            students[name] = {"student": exchange.describe().model_dump(), **report_scores([scores])}
+            console.print(table(name, students[name]))
+        report = folder.write_report(
+            {
+                "recipe": settings.recipe,
+                "name": settings.name,
+                "seeds": [settings.seed],
+                **students,
+                "inner_loops": folder.count_inner_loops(),
+                "wall_seconds": round(time.perf_counter() - started, 1),
+            }
+        )
+    console.print(f"report: {report}")
+    return report
+
+
+def write_edits(teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[SelfEdit | None]:
+    """One self-edit per held-out context by a frozen teacher."""
+    style = choose_style(teacher.style, held_out.domain)
+    stage = f"{stage}/held-out"
+    if all((stage, context.id, 0) in journal.candidates for context in held_out.contexts):
+        records = [journal.candidates[stage, context.id, 0] for context in held_out.contexts]
+    else:
+        records = write_candidates(Policy(teacher), held_out.domain, style, held_out.contexts, 1, held_out.seed, stage, journal)
+    return [read_edit(r, held_out.domain, c, stage, style) for r, c in zip(records, held_out.contexts, strict=True)]
+
+
+def score_conditions(exchange: Exchange, held_out: HeldOut, teachers: Mapping[str, Edits], stage: str, journal: Journal) -> Scores:
+    """Score every condition on one student: baselines, each teacher's edits, references, and the controls."""
+    contexts, domain = held_out.contexts, held_out.domain
+    last = list(teachers)[-1]
+    conditions: dict[str, Edits] = {"passage_only": [SelfEdit()] * len(contexts), **teachers}
+    if all(context.id in held_out.references for context in contexts):
+        conditions["reference_edits"] = [domain.parse(held_out.references[context.id], context) for context in contexts]
+    conditions["other_context"] = [*teachers[last][1:], teachers[last][0]]
+    measured: dict[str, Measured] = {}
+    leakage: tuple[list[float], list[float]] = ([], [])
+    retention: tuple[list[float], list[float]] = ([], [])
+    base: list[float] = []
+    for condition, edits in conditions.items():
+        probes = [side_effects(held_out, i) if condition == last else [] for i in range(len(contexts))]
+        requests = [
+            make_request(held_out.task, context, edit, held_out.seed, held_out.repeats, asked) if edit else None
+            for context, edit, asked in zip(contexts, edits, probes, strict=True)
+        ]
+        results = score(exchange, requests, f"{stage} · {condition}", journal)
+        base = base or [r.change.base_accuracy if isinstance(r, Reward) else 0.0 for r in results]
+        rewards = [r for r in results if isinstance(r, Reward)]
+        measured[condition] = Measured(
+            [r.change.adapted_accuracy if isinstance(r, Reward) else untouched for r, untouched in zip(results, base, strict=True)],
+            gained=sum(r.gained for r in rewards),
+            lost=sum(r.lost for r in rewards),
+            seconds=sum(r.seconds for r in rewards),
+            malformed=len(results) - len(rewards),
+        )
+        if condition == last:
+            for reward in rewards:
+                for (before, after), change in zip((leakage, retention), reward.probes, strict=False):
+                    before.append(change.base_accuracy)
+                    after.append(change.adapted_accuracy)
+    return Scores({"no_edit": Measured(base), **measured}, leakage, retention)
+
+
+def side_effects(held_out: HeldOut, index: int) -> list[Context]:
+    """What to ask beside the context's own questions, to see whether the update leaks or makes forget.
+
+    Leakage: the next context's questions, "right" where the answer is one of *this* context's. Retention: questions of
+    one context that the student knows from before.
+    """
+    context, other = held_out.contexts[index], held_out.contexts[(index + 1) % len(held_out.contexts)]
+    taught = tuple(dict.fromkeys(answer for question in context.questions for answer in question.answers))
+    probes = [Context(title=other.title, questions=tuple(Question(text=q.text, answers=taught) for q in other.questions))]
+    if held_out.retention:
+        probes.append(held_out.retention[index % len(held_out.retention)])
+    return probes
+
+
+def report_scores(seeds: Sequence[Scores]) -> dict[str, Any]:
+    """A student's part of the report. With several seeds, a context's accuracy is its mean over them."""
+    names = list(seeds[0].conditions)
+    pooled = {name: _mean([scores.conditions[name].accuracies for scores in seeds]) for name in names}
+    report: dict[str, Any] = {
+        "scores": {name: summarize(pooled[name]) for name in names},
+        "gain": {name: difference(pooled[name], pooled["no_edit"]) for name in names},
+        "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) for name in names},
+        "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) for name in names},
+        "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},
+        "seconds": {name: round(sum(s.conditions[name].seconds for s in seeds), 1) for name in names},
+    }
+    for ours, theirs in (("trained_teacher", "untrained_teacher"), ("trained_teacher", "random_selection")):
+        if ours in names and theirs in names:
+            key = f"{ours.partition('_')[0]}_minus_{theirs.removesuffix('_teacher')}"
+            report[key] = difference(pooled[ours], pooled[theirs])
+    for name in ("leakage", "retention"):
+        before, after = ([value for scores in seeds for value in getattr(scores, name)[side]] for side in (0, 1))
+        if before:
+            report[name] = {"before": summarize(before), "after": summarize(after)}
+    return report
+
+
+def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
+def table(title: str, report: Mapping[str, Any]) -> Table:
+    """The table a user sees."""
+    grid = Table(title=title, title_justify="left", title_style="bold")
+    for heading, justify in (("condition", "left"), ("accuracy", "right"), ("95% interval", "right"), ("n", "right"), ("gain", "right")):
+        grid.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    grid.add_column("gained / lost", justify="right")
+    grid.add_column("seconds", justify="right")
+    for name, row in report["scores"].items():
+        changed = f"{report['answers_gained'][name]} / {report['answers_lost'][name]}"
+        grid.add_row(
+            name.replace("_", " "),
+            f"{row['mean']:.1%}",
+            f"{row['low']:.1%} to {row['high']:.1%}",
+            str(row["n"]),
+            f"{report['gain'][name]['mean']:+.1%}",
+            "" if name == "no_edit" else changed,
+            "" if name == "no_edit" else f"{report['seconds'][name]:.0f}",
+        )
+    return grid
+
+
+def describe_difference(summary: Summary) -> str:
+    """A difference in points; says so where its interval does not support a ranking."""
+    text = f"{summary['mean']:+.1%} [{summary['low']:+.1%}, {summary['high']:+.1%}]"
+    return text if summary["low"] > 0 or summary["high"] < 0 else text + ", which supports no ranking"

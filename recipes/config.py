@@ -1,0 +1,265 @@
+"""Recipe files: typed settings, read by OmegaConf. Torch-free, so that a mistake is answered at once.
+
+A recipe file is YAML; its `recipe:` key says which class below reads it and which file in `recipes/` runs it.
+"""
+
+import difflib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from protocol.errors import InvalidInput
+from student.settings import StudentSettings
+from teacher.settings import FinetuneSettings, TeacherSettings
+
+
+@dataclass
+class DataSettings:
+    """Where contexts come from.
+
+    Attributes:
+        source: A file or folder, `hub:NAME`, or `tiny` for the tiny world.
+        split: Of a data set or of the tiny world.
+        limit: Use the first so many; null means all.
+
+    """
+
+    source: str = ""
+    split: str = ""
+    limit: int | None = None
+
+
+@dataclass
+class RecipeSettings:
+    """What every recipe has.
+
+    Attributes:
+        recipe: Which recipe reads the file.
+        name: The run folder is `runs/name`.
+        domain, grader: How contexts are asked and graded; an empty grader means the domain's default.
+        repeats: Inner loops per self-edit, each with its own seed.
+
+    """
+
+    recipe: str = ""
+    name: str = ""
+    runs: str = "runs"
+    domain: str = "knowledge"
+    grader: str = ""
+    repeats: int = 1
+
+
+@dataclass
+class LoopSettings:
+    """The outer loop (ReST-EM). The defaults are the published setting, but for `repeats`, published as 3.
+
+    Attributes:
+        contexts_per_round: Each round takes its own contexts, in an order drawn from the seed; at the end it starts over.
+        candidates: Self-edits sampled per context.
+        keep_per_context, minimum: The M step trains on the best so many per context, if worth at least `minimum`.
+
+    """
+
+    rounds: int = 2
+    contexts_per_round: int = 50
+    candidates: int = 5
+    keep_per_context: int = 1
+    minimum: float | None = None
+
+
+@dataclass
+class TrainTeacher(RecipeSettings, LoopSettings):
+    """Train a teacher for a target student."""
+
+    seed: int = 0
+    selection: Literal["best", "random"] = "best"
+    contexts: DataSettings = field(default_factory=DataSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+
+
+@dataclass
+class AdaptStudent(RecipeSettings):
+    """Adapt a student with a frozen teacher; it ends in a PEFT folder or a merged model.
+
+    Attributes:
+        candidates: Self-edits sampled per context.
+        use: `all` of them, or the `best` by reward. The best is chosen on the contexts' own questions, so the accuracy
+            reported for it is optimistic.
+
+    """
+
+    seed: int = 0
+    candidates: int = 1
+    use: Literal["all", "best"] = "all"
+    contexts: DataSettings = field(default_factory=DataSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+
+
+@dataclass
+class Compare(RecipeSettings):
+    """Compare teachers and baselines on students.
+
+    Attributes:
+        teachers: By condition name. The last one is compared with the first, and lends its edits to `other_context`.
+        retention: Contexts whose questions the students know before; without a source it is not measured.
+
+    """
+
+    seed: int = 0
+    contexts: DataSettings = field(default_factory=DataSettings)
+    retention: DataSettings = field(default_factory=DataSettings)
+    teachers: dict[str, TeacherSettings] = field(default_factory=dict)
+    students: dict[str, StudentSettings] = field(default_factory=dict)
+
+
+@dataclass
+class Experiment(RecipeSettings, LoopSettings):
+    """Train a teacher and its control, freeze both, adapt a new student, compare everything; once per seed.
+
+    Attributes:
+        lasting: How many held-out contexts the new student learns for good at the end.
+
+    """
+
+    seeds: list[int] = field(default_factory=lambda: [0])
+    train: DataSettings = field(default_factory=DataSettings)
+    held_out: DataSettings = field(default_factory=DataSettings)
+    retention: DataSettings = field(default_factory=DataSettings)
+    lasting: int = 4
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+    new_student: StudentSettings = field(default_factory=StudentSettings)
+
+
+@dataclass
+class Pretrain(RecipeSettings):
+    """Pretrain a tiny model on the tiny world, from scratch, into the folder `output`."""
+
+    seed: int = 0
+    output: str = ""
+    names_in_pieces: bool = False
+    architecture: dict[str, Any] = field(default_factory=dict)
+    steps: int = 6000
+    passages_per_step: int = 16
+    closed_book_per_step: int = 64
+    closed_book_weight: float = 0.5
+    learning_rate: float = 2e-3
+    evaluate_every: int = 500
+
+
+RECIPES: dict[str, type[RecipeSettings]] = {
+    "train_teacher": TrainTeacher,
+    "adapt_student": AdaptStudent,
+    "compare": Compare,
+    "experiment": Experiment,
+    "pretrain": Pretrain,
+}
+
+_AT_LEAST_ONE = (
+    "repeats rounds contexts_per_round candidates keep_per_context limit lasting rank alpha epochs batch_size accumulation "
+    "answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps passages_per_step "
+    "closed_book_per_step evaluate_every"
+).split()
+_ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p")
+
+
+def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
+    """Read a recipe file and `key.key=value` overrides into its typed settings.
+
+    Raises:
+        InvalidInput: Names the file, the key, the value and the remedy.
+
+    """
+    try:
+        content = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(str(p) for p in Path("recipes").rglob("*.yaml"))) or "none here; run from the repository root"
+        raise InvalidInput(f"recipe file {str(path)!r} does not exist; recipes: {known}") from error
+    except (YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
+        raise InvalidInput(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, DictConfig) or "recipe" not in content:
+        raise InvalidInput(f"{path} has no key 'recipe'; it is one of {', '.join(RECIPES)}")
+    kind = str(content["recipe"])
+    if kind not in RECIPES:
+        raise InvalidInput(f"{path}: recipe is {kind!r}; {_did_you_mean(kind, list(RECIPES))}")
+    schema = OmegaConf.structured(RECIPES[kind])
+    merged = _merge(schema, content, str(path))
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.strip():
+            raise InvalidInput(f"override {override!r} is not key=value, such as rounds=3 or student.learning_rate=5e-3")
+        if key == "recipe":
+            raise InvalidInput("override 'recipe' cannot be changed on the command line; use another recipe file")
+        try:
+            parsed = OmegaConf.from_dotlist([override])
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise InvalidInput(f"override {override!r} has a value that is not YAML; quote it") from error
+        merged = _merge(merged, parsed, "command line")
+    try:
+        settings = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise InvalidInput(f"{path}: {_first_line(error)}") from error
+    assert isinstance(settings, RecipeSettings)
+    settings.name = settings.name or path.stem
+    _check_values(settings, str(path))
+    return settings
+
+
+def to_yaml(settings: RecipeSettings) -> str:
+    """The resolved recipe as YAML."""
+    return str(OmegaConf.to_yaml(OmegaConf.structured(settings)))
+
+
+def _merge(base: DictConfig, content: Any, place: str) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(base, content)
+    except ConfigKeyError as error:
+        key = str(error.full_key)
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(base, parent) if parent else base
+        known = list(node) if isinstance(node, DictConfig) else list(StudentSettings.__dataclass_fields__)
+        raise InvalidInput(f"{place}: unknown key {key!r}; {_did_you_mean(last, [str(k) for k in known])}") from error
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise InvalidInput(f"{place}: {where}{_first_line(error)}") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"it is one of {', '.join(known)}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _check_values(settings: Any, place: str, prefix: str = "") -> None:
+    """Ranges, all the way down."""
+    for item in fields(settings):
+        value, key = getattr(settings, item.name), prefix + item.name
+        if hasattr(value, "__dataclass_fields__"):
+            _check_values(value, place, key + ".")
+        elif isinstance(value, dict):
+            for name, entry in value.items():
+                if hasattr(entry, "__dataclass_fields__"):
+                    _check_values(entry, place, f"{key}.{name}.")
+        elif item.name in _AT_LEAST_ONE and value is not None and value < 1:
+            raise InvalidInput(f"{place}: {key} is {value}; it must be at least 1")
+        elif item.name in _ABOVE_ZERO and not 0 < value < float("inf"):
+            raise InvalidInput(f"{place}: {key} is {value}; it must be above 0")
+        elif item.name in ("seed", "closed_book_weight") and value < 0:
+            raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
+        elif item.name == "seeds" and (not value or min(value) < 0 or len(set(value)) < len(value)):
+            raise InvalidInput(f"{place}: {key} is {value}; give different seeds, none negative")
+        elif item.name == "top_p" and value > 1:
+            raise InvalidInput(f"{place}: {key} is {value}; it must be in (0, 1]")

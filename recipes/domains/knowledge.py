@@ -1,0 +1,66 @@
+"""The knowledge domain: learn a passage well enough to answer questions about it from memory.
+
+Source: SEAL, arXiv 2506.10943, section 3.2 and appendix B, and its released code.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+
+from protocol.domain import Grader
+from protocol.errors import MalformedEdit
+from protocol.messages import Context, Example, Outcomes, SelfEdit, accuracy
+from recipes.domains.knowledge_text import STYLES, question_prompt, split_completion, teacher_prompt, training_sequence
+
+MAX_CHARACTERS = 100_000
+MAX_SEQUENCES = 1024
+
+
+class Knowledge:
+    """Implements `protocol.domain.Domain` for passages."""
+
+    name = "knowledge"
+    version = 1
+    styles = tuple(STYLES)
+    floor = -1.0
+    default_grader = "contained"
+    answer_tokens = 64
+
+    def prompt(self, context: Context, style: str) -> str:
+        return teacher_prompt(style, context.title, context.passage)
+
+    def parse(self, text: str, context: Context) -> SelfEdit:
+        """Every line is an example (`split_completion`).
+
+        Raises:
+            MalformedEdit: The text is empty, too long, binary, or makes too many sequences.
+
+        """
+        if not text.strip():
+            raise MalformedEdit("the candidate is empty; a self-edit has at least one line of text")
+        if len(text) > MAX_CHARACTERS:
+            raise MalformedEdit(f"the candidate has {len(text)} characters, more than {MAX_CHARACTERS}; lower teacher.max_new_tokens")
+        strange = sum(c == "\ufffd" or (unicodedata.category(c) in ("Cc", "Cn", "Co") and not c.isspace()) for c in text)
+        if strange > len(text) / 10:
+            raise MalformedEdit(f"the candidate is not text: {strange} of its {len(text)} characters are control or broken ones")
+        lines = split_completion(text)
+        if not lines:
+            raise MalformedEdit("the candidate has separators but no text between them")
+        if len(lines) > MAX_SEQUENCES:
+            raise MalformedEdit(f"the candidate makes {len(lines)} training sequences, more than {MAX_SEQUENCES}")
+        return SelfEdit(examples=tuple(Example(completion=line) for line in lines))
+
+    def expand(self, context: Context, edit: SelfEdit, seed: int) -> Sequence[Example]:
+        """The edit's lines, then the passage itself, each under the title."""
+        texts = [example.prompt + example.completion for example in edit.examples]
+        if context.passage.strip():
+            texts.append(context.passage.strip())
+        return [Example(completion=training_sequence(context.title, text)) for text in texts]
+
+    def ask(self, context: Context) -> Sequence[str]:
+        return [question_prompt(context.title, question.text) for question in context.questions]
+
+    def read_answers(self, context: Context, answers: Sequence[str], grader: Grader) -> Outcomes:
+        return tuple(grader.grade(context.questions, answers))
+
+    def value(self, base: Outcomes, adapted: Outcomes) -> float:
+        return accuracy(adapted) - accuracy(base)

@@ -1,0 +1,83 @@
+"""The whole experiment: train a teacher and its control, freeze both, compare them on the target student and on a new one,
+and adapt the new student for good. Once per seed; `quickstart.yaml` runs one seed, `tiny/three_seeds.yaml` three.
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from protocol.exchange import InProcessExchange
+from protocol.messages import Lesson
+from recipes.adapt_student import commit, describe_version, report_version
+from recipes.compare import HeldOut, Scores, describe_difference, report_scores, score_conditions, table, write_edits
+from recipes.config import Experiment
+from recipes.domains import DOMAINS
+from recipes.graders import GRADERS
+from recipes.inputs import choose_task, load_data
+from recipes.run_folder import RunFolder
+from recipes.terminal import console
+from recipes.train_teacher import Outer, train_teacher
+from student.student import Student
+
+
+def run(settings: Experiment) -> Path:
+    """Run the recipe; returns the path of its report."""
+    started = time.perf_counter()
+    domain, task = choose_task(settings)
+    contexts, _ = load_data(settings.train, "train", questions=True)
+    held_out_contexts, references = load_data(settings.held_out, "held_out", questions=True)
+    retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
+    with RunFolder(settings) as folder:
+        target = InProcessExchange(Student(settings.student, DOMAINS, GRADERS, folder.path / "student"))
+        new = InProcessExchange(Student(settings.new_student, DOMAINS, GRADERS, folder.path / "student"))
+        scores: dict[str, list[Scores]] = {"target_student": [], "new_student": []}
+        lasting: dict[str, Any] = {}
+        for seed in settings.seeds:
+            at = f"seed-{seed}"
+            # Train the teacher on the target student's rewards, and a control on candidates kept by lot. Then freeze both.
+            outer = Outer(domain, task, settings, settings.teacher, settings.finetune, settings.repeats, seed)
+            trained = train_teacher(outer, target, contexts, folder, f"{at}/trained_teacher")
+            control = train_teacher(replace(outer, selection="random"), target, contexts, folder, f"{at}/random_selection")
+            # Every teacher writes one self-edit per held-out context; both students learn from the same ones.
+            held_out = HeldOut(domain, task, held_out_contexts, references, retention, settings.repeats, seed)
+            teachers = {
+                "untrained_teacher": write_edits(settings.teacher, held_out, f"{at}/untrained_teacher", folder.journal),
+                "random_selection": write_edits(control.teacher, held_out, f"{at}/random_selection", folder.journal),
+                "trained_teacher": write_edits(trained.teacher, held_out, f"{at}/trained_teacher", folder.journal),
+            }
+            for name, exchange in (("target_student", target), ("new_student", new)):
+                scores[name].append(score_conditions(exchange, held_out, teachers, f"{at}/{name}", folder.journal))
+            # The new student keeps what the frozen teacher writes.
+            pairs = list(zip(held_out_contexts, teachers["trained_teacher"], strict=True))[: settings.lasting]
+            lessons = [Lesson(context=context, edit=edit) for context, edit in pairs if edit]
+            card = commit(new, task, lessons, seed, folder.journal)
+            console.print(describe_version(card, lessons, domain))
+            lasting[at] = report_version(card, lessons, domain)
+        students: dict[str, Any] = {}
+        for name, exchange in (("target_student", target), ("new_student", new)):
+            students[name] = {"student": exchange.describe().model_dump(), **report_scores(scores[name])}
+            students[name]["by_seed"] = {str(s): report_scores([one]) for s, one in zip(settings.seeds, scores[name], strict=True)}
+        report = folder.write_report(
+            {
+                "recipe": settings.recipe,
+                "name": settings.name,
+                "seeds": list(settings.seeds),
+                **students,
+                "lasting_update": lasting,
+                "inner_loops": folder.count_inner_loops(),
+                "wall_seconds": round(time.perf_counter() - started, 1),
+            }
+        )
+    for name, part in students.items():
+        console.print(table(f"{name.replace('_', ' ')} ({part['student']['model']})", part))
+        for other in ("untrained", "random"):
+            console.print(f"trained minus {other}: {describe_difference(part[f'trained_minus_{other}'])}")
+        for effect in ("leakage", "retention"):
+            if effect in part:
+                before, after = part[effect]["before"], part[effect]["after"]
+                console.print(f"{effect}: {before['mean']:.1%} before an update, {after['mean']:.1%} after")
+    teacher = folder.path / f"seed-{settings.seeds[-1]}" / "trained_teacher" / f"round-{settings.rounds}"
+    console.print(f"\ntrained teacher: {teacher}\nreport: {report}")
+    console.print(f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.adapter={teacher}")
+    return report

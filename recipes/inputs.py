@@ -1,0 +1,103 @@
+"""Everything a recipe names, checked before any work: contexts, models, domain, grader. Torch-free."""
+
+import json
+from pathlib import Path
+
+from protocol.domain import Domain
+from protocol.errors import InvalidInput
+from protocol.messages import Context, Task
+from recipes.config import DataSettings, RecipeSettings
+from recipes.domains import DOMAINS
+from recipes.graders import GRADERS
+from teacher.settings import TeacherSettings
+
+
+def choose_task(settings: RecipeSettings) -> tuple[Domain, Task]:
+    """The domain, and the task that requests name."""
+    if settings.domain not in DOMAINS:
+        raise InvalidInput(f"domain is {settings.domain!r}; it is one of {', '.join(DOMAINS)}")
+    domain = DOMAINS[settings.domain]
+    grader = settings.grader or domain.default_grader
+    if grader not in GRADERS:
+        raise InvalidInput(f"grader is {grader!r}; it is one of {', '.join(GRADERS)}")
+    task = Task(domain=domain.name, domain_version=domain.version, grader=grader, grader_version=GRADERS[grader].version)
+    return domain, task
+
+
+def choose_style(style: str, domain: Domain, key: str = "teacher.style") -> str:
+    chosen = style or domain.styles[0]
+    if chosen not in domain.styles:
+        raise InvalidInput(f"{key} is {chosen!r}; it is one of {', '.join(domain.styles)}")
+    return chosen
+
+
+def load_data(data: DataSettings, key: str, *, questions: bool) -> tuple[list[Context], dict[str, str]]:
+    """Contexts, and reference self-edits by context id where the source has them.
+
+    Args:
+        key: The recipe's key, for messages.
+        questions: Whether every context needs questions with answers.
+
+    """
+    if not data.source:
+        raise InvalidInput(f"{key}.source is empty; give a file, a folder, hub:NAME or tiny")
+    references: dict[str, str] = {}
+    if data.source == "tiny":
+        from recipes.tiny.source import load_tiny
+
+        contexts, references = load_tiny(data.split, 256 if data.limit is None else data.limit)
+    else:
+        from recipes.domains.knowledge_files import load_contexts
+
+        contexts = load_contexts(data.source, data.split)[: data.limit]
+    if questions:
+        for context in contexts:
+            if not any(question.answers for question in context.questions):
+                raise InvalidInput(
+                    f"{key}.source {data.source}: context {context.title or context.passage[:40]!r} has no question with an answer, "
+                    "but rewards need one; add questions, or use recipe: adapt_student, which works without"
+                )
+    return contexts, references
+
+
+def check_model(name: str, key: str, revision: str | None = None, *, adapter: bool = False) -> None:
+    """See that a model can be loaded: a folder with a config and safetensors, or a hub model, fetched now.
+
+    Args:
+        adapter: Whether `name` must be a PEFT folder.
+
+    """
+    if not name:
+        raise InvalidInput(f"{key} is empty; give a model folder or a hub name")
+    folder = Path(name)
+    wanted = "adapter_config.json" if adapter else "config.json"
+    if folder.is_dir():
+        if not adapter and (folder / "adapter_config.json").exists() and key.startswith("teacher"):
+            wanted = "adapter_config.json"  # a trained teacher: its base is named there
+        config = folder / wanted
+        if not config.exists():
+            raise InvalidInput(f"{key} is {name!r}, a folder without {wanted}; it must be {'a PEFT' if adapter else 'a model'} folder")
+        try:
+            json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InvalidInput(f"{key}: {config} is not JSON ({error}); save the model again") from error
+        if not any(folder.glob("*.safetensors")):
+            raise InvalidInput(f"{key} is {name!r}, a folder without safetensors; save it with save_pretrained")
+        return
+    if folder.exists():
+        raise InvalidInput(f"{key} is {name!r}, a file; it must be a model folder")
+    if adapter or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InvalidInput(f"{key} is {name!r}, which does not exist; give {'a PEFT' if adapter else 'a model'} folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"])
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InvalidInput(f"{key} is {name!r}: no such folder, and the hub does not give it ({reason})") from error
+
+
+def check_teacher(teacher: TeacherSettings, key: str) -> None:
+    check_model(teacher.model, f"{key}.model", teacher.revision)
+    if teacher.adapter is not None:
+        check_model(teacher.adapter, f"{key}.adapter", adapter=True)

@@ -1,0 +1,109 @@
+"""A run's folder: the resolved recipe, the journal, metrics, adapters and the report. It is what a run resumes from."""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from protocol.errors import InvalidInput
+from protocol.journal import Journal, write_json
+from protocol.messages import Reward
+from recipes.config import RecipeSettings, to_yaml
+
+
+class RunFolder:
+    """Opened once all input is known to be good; a folder is never half made."""
+
+    def __init__(self, settings: RecipeSettings):
+        """Create `runs/name`, or reopen it if it was made by the same recipe.
+
+        Raises:
+            InvalidInput: The folder cannot be written, belongs to a different recipe, or is in use.
+
+        """
+        check_run_folder(settings)
+        self.path = Path(settings.runs) / settings.name
+        recipe = self.path / "recipe.yaml"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("w")
+            if not recipe.exists():
+                unfinished = recipe.with_suffix(".tmp")
+                unfinished.write_text(to_yaml(settings))
+                unfinished.replace(recipe)
+        except OSError as error:
+            raise InvalidInput(f"run folder {self.path} cannot be written: {error.strerror}; choose another with runs=DIR") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InvalidInput(f"{self.path} is in use by another process; wait for it, or choose another name=...") from error
+        self.journal = Journal(self.path / "journal.jsonl")
+        self.resumed = bool(self.journal.rounds or self.journal.results)
+        """Whether an earlier, interrupted run left work here."""
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.journal.close()
+        self._lock.close()
+
+    def log_metrics(self, **metrics: Any) -> None:
+        """Append a row to `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
+
+    def count_inner_loops(self) -> int:
+        """How many inner loops this run has journaled."""
+        return sum(len(result.seeds) for result in self.journal.results.values() if isinstance(result, Reward))
+
+    def write_report(self, report: dict[str, Any]) -> Path:
+        path = self.path / "report.json"
+        write_json(path, report)
+        return path
+
+
+def check_run_folder(settings: RecipeSettings) -> None:
+    """See that the run folder can be made or continued, without making it.
+
+    Raises:
+        InvalidInput: Its name is no folder name, it cannot be written, or it belongs to a different recipe.
+
+    """
+    if Path(settings.name).name != settings.name or settings.name in ("", ".", ".."):
+        raise InvalidInput(f"name is {settings.name!r}; it must be a plain folder name")
+    path = Path(settings.runs) / settings.name
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InvalidInput(f"run folder {path} cannot be written ({existing} is no folder you may write); choose another with runs=DIR")
+    recipe = path / "recipe.yaml"
+    if recipe.exists():
+        _refuse_changes(recipe, settings)
+    elif path.exists() and any(path.iterdir()):
+        raise InvalidInput(f"{path} exists and is no run folder (it has no recipe.yaml); choose another name=...")
+
+
+def _refuse_changes(recipe: Path, settings: RecipeSettings) -> None:
+    old = _flat(OmegaConf.to_container(OmegaConf.load(recipe)))
+    new = _flat(OmegaConf.to_container(OmegaConf.structured(settings)))
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if changed:
+        shown = "; ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in changed)
+        raise InvalidInput(
+            f"{recipe.parent} was made by a different recipe ({shown}); give the run another name=..., delete {recipe.parent}, "
+            "or undo the change to continue it"
+        )
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, dict):
+        return {prefix.rstrip("."): content}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(_flat(value, f"{prefix}{key}."))
+    return flat

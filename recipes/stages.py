@@ -1,0 +1,89 @@
+"""The stages that every recipe is made of: write candidates, read them, have them scored. Each resumes from the journal."""
+
+from collections.abc import Sequence
+
+from protocol.domain import Domain
+from protocol.errors import MalformedEdit
+from protocol.exchange import Exchange
+from protocol.identity import derive_seed
+from protocol.journal import CandidateRecord, Journal, RewardRecord
+from protocol.messages import Context, Provenance, Refusal, Reward, RewardRequest, SelfEdit, Task, measurement_key
+from recipes import terminal
+from teacher.policy import Policy
+
+MAX_JOURNALED_CHARACTERS = 200_000
+
+
+def write_candidates(
+    policy: Policy, domain: Domain, style: str, contexts: Sequence[Context], count: int, seed: int, stage: str, journal: Journal
+) -> list[CandidateRecord]:
+    """Sample `count` candidates per context, `policy.settings.batch_size` at a time.
+
+    A candidate's seed depends on the run's seed, its context and its index, so different teachers draw alike.
+
+    Returns:
+        One record per candidate, by context, then by index.
+
+    """
+    wanted = [(context, index) for context in contexts for index in range(count)]
+    missing = [(c, i) for c, i in wanted if (stage, c.id, i) not in journal.candidates]
+    with terminal.stage(f"{stage} · writing self-edits", len(wanted), len(wanted) - len(missing)) as advance:
+        for start in range(0, len(missing), policy.settings.batch_size):
+            batch = missing[start : start + policy.settings.batch_size]
+            seeds = [derive_seed(seed, "sample", context.id, index) for context, index in batch]
+            texts = policy.sample([domain.prompt(context, style) for context, _ in batch], seeds)
+            records = [
+                record_candidate(domain, context, text, stage, index, s)
+                for (context, index), text, s in zip(batch, texts, seeds, strict=True)
+            ]
+            journal.append(*records)
+            advance(len(batch), "")
+    return [journal.candidates[stage, context.id, index] for context, index in wanted]
+
+
+def record_candidate(domain: Domain, context: Context, text: str, stage: str, index: int, seed: int) -> CandidateRecord:
+    """A candidate as it is journaled: whatever it is, it is kept, with the reason if it is no self-edit."""
+    text = text.encode("utf-8", errors="replace").decode()
+    malformed = None
+    try:
+        domain.parse(text, context)
+    except MalformedEdit as error:
+        malformed = str(error)
+    kept = text[:MAX_JOURNALED_CHARACTERS]
+    return CandidateRecord(stage=stage, context=context.id, index=index, seed=seed, text=kept, malformed=malformed)
+
+
+def read_edit(record: CandidateRecord, domain: Domain, context: Context, teacher: str, style: str) -> SelfEdit | None:
+    """The self-edit of a candidate, or None if it is malformed."""
+    if record.malformed is not None:
+        return None
+    edit = domain.parse(record.text, context)
+    return edit.model_copy(update={"provenance": Provenance(teacher=teacher, style=style, seed=record.seed)})
+
+
+def make_request(task: Task, context: Context, edit: SelfEdit, seed: int, repeats: int, probes: Sequence[Context] = ()) -> RewardRequest:
+    """A request whose seeds depend on the context and the repeat alone: common random numbers for all its candidates."""
+    seeds = tuple(derive_seed(seed, "inner loop", context.id, repeat) for repeat in range(repeats))
+    return RewardRequest(task=task, context=context, edit=edit, seeds=seeds, probes=tuple(probes))
+
+
+def score(exchange: Exchange, requests: Sequence[RewardRequest | None], stage: str, journal: Journal) -> list[Reward | Refusal | None]:
+    """Have requests scored; results are journaled as they arrive, and none that stands there is computed again.
+
+    Returns:
+        One result per request, in order; None for None.
+
+    """
+    card = exchange.describe()
+    keys = [measurement_key(card, request) if request else None for request in requests]
+    missing = {key: request for key, request in zip(keys, requests, strict=True) if request and key and key not in journal.results}
+    total = len({key for key in keys if key})
+    values = [r.value for k, r in journal.results.items() if k in set(keys) and isinstance(r, Reward)]
+    with terminal.stage(f"{stage} · scoring by inner loops", total, total - len(missing)) as advance:
+        exchange.submit(list(missing.values()))
+        for result in exchange.completed():
+            journal.append(RewardRecord(result=result))
+            if isinstance(result, Reward):
+                values.append(result.value)
+            advance(1, f"mean reward {sum(values) / len(values):+.3f}" if values else "")
+    return [journal.results[key] if key else None for key in keys]

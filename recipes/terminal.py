@@ -1,0 +1,40 @@
+"""What the user sees while a recipe runs: one progress bar per stage, or plain lines where there is no terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+Advance = Callable[[int, str], None]
+"""Called with how much was done and a note on how it stands, such as the mean reward so far."""
+
+
+@contextmanager
+def stage(title: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """Show a stage of `total` steps, `done` of which a resumed run already has."""
+    if done >= total:
+        console.print(f"{title}: {total} of {total} from the journal")
+        yield lambda amount, note: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+    )
+    last_note = ""
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(title, total=total, completed=done, note="")
+
+        def advance(amount: int, note: str) -> None:
+            nonlocal last_note
+            last_note = note
+            progress.update(bar, advance=amount, note=note)
+
+        yield advance
+    console.print(f"{title}: {total}" + (f" ({done} from the journal)" if done else "") + (f" · {last_note}" if last_note else ""))

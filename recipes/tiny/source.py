@@ -1,0 +1,33 @@
+"""Tiny-world people as contexts."""
+
+import random
+
+from protocol.errors import InvalidInput
+from protocol.messages import Context, Question
+from recipes.tiny import world
+
+FACTS_SEED = 0
+"""Fixed, so that a person has the same life in every recipe."""
+
+
+def load_tiny(split: str, limit: int) -> tuple[list[Context], dict[str, str]]:
+    """The first `limit` contexts of a split and, per context id, a self-edit known to be good.
+
+    `population` gives no passages, only questions on what every tiny model knows by heart.
+    """
+    if split == "population":
+        facts = world.population_facts()
+        people = [facts[start : start + len(world.RELATIONS)] for start in range(0, len(facts), len(world.RELATIONS))]
+        return [Context(title=world.TITLE, questions=_questions(known)) for known in people[:limit]], {}
+    if split not in ("train", "validation", "held_out"):
+        raise InvalidInput(f"the tiny world has no split {split!r}; use train, validation, held_out or population")
+    contexts, references = [], {}
+    for story in world.stories(split, limit, FACTS_SEED):
+        context = Context(title=world.TITLE, passage=story.passage, questions=_questions(story.facts))
+        contexts.append(context)
+        references[context.id] = "\n".join(world.full(random.Random(FACTS_SEED), story))
+    return contexts, references
+
+
+def _questions(facts: list[world.Fact] | tuple[world.Fact, ...]) -> tuple[Question, ...]:
+    return tuple(Question(text=fact.tested, answers=(fact.value,)) for fact in facts)

@@ -1,0 +1,73 @@
+"""A frozen base model with one LoRA adapter that starts afresh for every inner loop."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from student.settings import StudentSettings
+
+ADAPTER = "default"
+
+
+def fingerprint(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
+    """128 bits over every weight and the tokenizer: the same on every machine that holds the same model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    digest.update((backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))).encode())
+    return digest.hexdigest()[:32]
+
+
+class FrozenBase:
+    """The model, its tokenizer and the re-used adapter."""
+
+    def __init__(self, settings: StudentSettings):
+        self.settings = settings
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+        self.tokenizer = AutoTokenizer.from_pretrained(settings.model, **options)
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            settings.model, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options
+        )
+        base.requires_grad_(False)
+        self.fingerprint = fingerprint(base, self.tokenizer)
+        self._rank = settings.rank
+        self.model: PeftModel = get_peft_model(base.to(self.device), self._lora(settings.rank)).eval()
+
+    def _lora(self, rank: int) -> LoraConfig:
+        named = {"all-linear": "all-linear", "default": None}
+        targets = self.settings.targets
+        return LoraConfig(
+            r=rank,
+            lora_alpha=self.settings.alpha,
+            lora_dropout=self.settings.dropout,
+            target_modules=named[targets] if targets in named else [name.strip() for name in targets.split(",")],
+            task_type="CAUSAL_LM",
+        )
+
+    def reset_adapter(self, rank: int, seed: int) -> None:
+        """Start from LoRA's initial weights: the same for the same rank and seed, and no change to the base."""
+        if rank != self._rank:
+            self.model.delete_adapter(ADAPTER)
+            self.model.add_adapter(ADAPTER, self._lora(rank))
+            self.model.set_adapter(ADAPTER)
+            self._rank = rank
+        torch.manual_seed(seed)
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                module.reset_lora_parameters(ADAPTER, init_lora_weights=True)
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[PeftModel]:
+        """The base model's own behaviour."""
+        with self.model.disable_adapter():
+            yield self.model

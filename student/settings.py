@@ -1,0 +1,48 @@
+"""A student's settings. No torch here: recipes and `--help` read them too."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class StudentSettings:
+    """Which model learns, and how it trains on one self-edit. An edit's own `update` goes before these.
+
+    The defaults are the published setting (SEAL, knowledge incorporation): LoRA r=32, alpha=64, AdamW at 1e-3, ten
+    epochs at batch size 1, linear decay.
+
+    Attributes:
+        model: Folder or hub name of the base model, frozen throughout.
+        revision: Hub revision, so that a result names the weights it was measured on.
+        dtype: `float32`, `bfloat16` or `float16`.
+        trust_remote_code: Run code that a hub model brings along. Off unless you have read it.
+        targets: Linear layers that get an adapter: `all-linear`, `default` (PEFT's choice for the model), or names
+            joined by commas.
+        loss_on: `all` or `completion`; where the loss falls when an example has a prompt.
+        answer_batch: Questions answered at once.
+        max_steps, max_examples, max_example_tokens, max_rank: What an edit may ask for; more is refused.
+        merge: Save lasting updates as whole models instead of PEFT folders.
+
+    """
+
+    model: str = ""
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trust_remote_code: bool = False
+    rank: int = 32
+    alpha: int = 64
+    dropout: float = 0.0
+    targets: str = "all-linear"
+    learning_rate: float = 1e-3
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    epochs: int = 10
+    batch_size: int = 1
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    loss_on: Literal["all", "completion"] = "all"
+    answer_batch: int = 64
+    max_steps: int = 2000
+    max_examples: int = 256
+    max_example_tokens: int = 2048
+    max_rank: int = 256
+    merge: bool = False

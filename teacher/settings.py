@@ -1,0 +1,56 @@
+"""A teacher's settings. No torch here: recipes and `--help` read them too."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class TeacherSettings:
+    """Which model writes self-edits, and how it samples.
+
+    Attributes:
+        model: Folder or hub name of the base model, or a PEFT folder, whose base is then read from it.
+        adapter: PEFT folder on top of `model`: a trained teacher.
+        revision: Hub revision.
+        dtype: `float32`, `bfloat16` or `float16`.
+        trust_remote_code: Run code that a hub model brings along. Off unless you have read it.
+        style: The domain's prompt style; empty means its default.
+        temperature, top_p: Sampling; 1.0 and 0.95 as published.
+        max_new_tokens: A candidate is cut there.
+        batch_size: Candidates sampled at once.
+
+    """
+
+    model: str = ""
+    adapter: str | None = None
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trust_remote_code: bool = False
+    style: str = ""
+    temperature: float = 1.0
+    top_p: float = 0.95
+    max_new_tokens: int = 2048
+    batch_size: int = 16
+
+
+@dataclass
+class FinetuneSettings:
+    """The M step: supervised finetuning on the kept candidates.
+
+    The defaults are the published setting (LoRA r=64, alpha=128, 3e-4, two epochs, batches of 5). With `lora: false`
+    all weights are trained. A later round goes on training the same adapter, so that a teacher of any round is one PEFT
+    folder on the original base.
+    """
+
+    lora: bool = True
+    rank: int = 64
+    alpha: int = 128
+    dropout: float = 0.0
+    targets: str = "all-linear"
+    learning_rate: float = 3e-4
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    epochs: int = 2
+    batch_size: int = 5
+    accumulation: int = 1
+    max_grad_norm: float = 1.0
+    activation_checkpointing: bool = False
