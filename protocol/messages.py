@@ -4,7 +4,6 @@ All are frozen, bounded and versioned; unknown keys are refused. Text crosses, n
 different tokenizers. Lengths are in characters, costs in seconds and tokens, accuracies in [0, 1].
 """
 
-from functools import cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -26,7 +25,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    @cached_property
+    @property
     def id(self) -> str:
         """Equal content, equal id."""
         return content_id(type(self).__name__, self.model_dump(mode="json"))
@@ -94,7 +93,7 @@ class SelfEdit(Message):
     directives: Annotated[dict[Name, Scalar], Field(max_length=64)] = {}
     provenance: Provenance = Provenance()
 
-    @cached_property
+    @property
     def id(self) -> str:
         return content_id("SelfEdit", self.model_dump(mode="json", exclude={"provenance"}))
 
@@ -124,7 +123,7 @@ class RewardRequest(Message):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=64)]
     probes: Annotated[tuple[Context, ...], Field(max_length=64)] = ()
 
-    @cached_property
+    @property
     def id(self) -> str:
         return content_id("RewardRequest", self.model_dump(mode="json", exclude={"edit"}), self.edit.id)
 
@@ -226,7 +225,7 @@ class CommitRequest(Message):
     lessons: Annotated[tuple[Lesson, ...], Field(min_length=1, max_length=10_000)]
     seed: Seed
 
-    @cached_property
+    @property
     def id(self) -> str:
         edits = [(lesson.context.id, lesson.edit.id) for lesson in self.lessons]
         return content_id("CommitRequest", self.task.model_dump(), edits, self.seed)

@@ -145,7 +145,7 @@ class Pretrain(RecipeSettings):
 
     seed: int = 0
     output: str = ""
-    names_in_pieces: bool = False
+    split_names: Literal["stem", "vowel"] = "stem"
     architecture: dict[str, Any] = field(default_factory=dict)
     steps: int = 6000
     passages_per_step: int = 16

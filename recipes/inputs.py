@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from protocol.domain import Domain
 from protocol.errors import InvalidInput
 from protocol.messages import Context, Task
@@ -81,8 +83,15 @@ def check_model(name: str, key: str, revision: str | None = None, *, adapter: bo
             json.loads(config.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InvalidInput(f"{key}: {config} is not JSON ({error}); save the model again") from error
-        if not any(folder.glob("*.safetensors")):
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
             raise InvalidInput(f"{key} is {name!r}, a folder without safetensors; save it with save_pretrained")
+        for path in weights:
+            try:
+                with safe_open(path, framework="np"):
+                    pass
+            except SafetensorError as error:
+                raise InvalidInput(f"{key}: {path} is damaged ({error}); copy or save the model again") from error
         return
     if folder.exists():
         raise InvalidInput(f"{key} is {name!r}, a file; it must be a model folder")

@@ -191,8 +191,9 @@ class PretrainTrainer(Trainer):
             rows = [[(prompt, False), (answer, True)] for prompt, answer in asked[start : start + 64]]
             batch = self.encoder.encode(rows)
             guessed = self.model(input_ids=batch["input_ids"]).logits[:, :-1].argmax(-1)
-            target = batch["weights"][:, 1:] == VALUE_WEIGHT
-            correct += ((guessed == batch["input_ids"][:, 1:]) | ~target).all(1).sum().item()
+            truth = batch["input_ids"][:, 1:]
+            answered = (batch["weights"][:, 1:] > CONTEXT_WEIGHT) & (truth != self.encoder.tokenizer.eos_token_id)
+            correct += ((guessed == truth) | ~answered).all(1).sum().item()
         return correct / len(asked)
 
 
@@ -200,7 +201,7 @@ def run(settings: Pretrain) -> None:
     """Train from scratch and save the model, its tokenizer and its losses (`training.json`) to `settings.output`."""
     with RunFolder(settings) as folder:
         set_seed(settings.seed)
-        tokenizer = build_tokenizer(settings.names_in_pieces)
+        tokenizer = build_tokenizer(settings.split_names)
         architecture = AutoConfig.for_model(
             **settings.architecture,
             vocab_size=len(tokenizer),

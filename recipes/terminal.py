@@ -16,7 +16,8 @@ Advance = Callable[[int, str], None]
 def stage(title: str, total: int, done: int = 0) -> Iterator[Advance]:
     """Show a stage of `total` steps, `done` of which a resumed run already has."""
     if done >= total:
-        console.print(f"{title}: {total} of {total} from the journal")
+        if total:
+            console.print(f"{title}: {total} of {total} from the journal")
         yield lambda amount, note: None
         return
     columns = (

@@ -76,7 +76,8 @@ def run(settings: TrainTeacher) -> Path:
     for number, row in enumerate(rounds, start=1):
         console.print(f"round {number}: mean reward {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], {row['n']} contexts")
     console.print(f"trained teacher: {path}\nreport: {report}")
-    console.print(f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.adapter={path} name=my-student")
+    key = "adapter" if trained.teacher.adapter else "model"
+    console.print(f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.{key}={path} name=my-student")
     return report
 
 
@@ -101,7 +102,8 @@ def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context],
         candidates = write_candidates(policy, outer.domain, style, batch, outer.loop.candidates, outer.seed, this_round, journal)
         rewards = score_candidates(outer, exchange, batch, candidates, this_round, folder) if outer.selection == "best" else []
         kept = select(outer, candidates, rewards)
-        journal.append(SelectionRecord(stage=this_round, rule=outer.selection, kept=tuple(c.candidate for c in kept)))
+        if this_round not in journal.selections:
+            journal.append(SelectionRecord(stage=this_round, rule=outer.selection, kept=tuple(c.candidate for c in kept)))
         trained.rewards.append(per_context(candidates, rewards))
         if not kept:
             console.print(f"{this_round}: no candidate is a self-edit, so the teacher stays as it is")

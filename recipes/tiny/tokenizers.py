@@ -1,17 +1,20 @@
-"""Two word-level vocabularies for the tiny world: one knows names whole, one spells them in pieces.
+"""Two vocabularies for the tiny world, which cut invented names in different places.
 
-Both are WordPiece with single characters to fall back on, so any ASCII text can be read. Decoding gives back the
-text: spaces before punctuation and around line ends are removed.
+Words are whole; names are two pieces. Both are WordPiece with single characters to fall back on, so any ASCII text can be
+read. Decoding gives back the text: spaces before punctuation and around line ends are removed.
 """
 
 import re
 import string
+from typing import Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from recipes.domains.knowledge_text import STYLES, question_prompt
 from recipes.tiny import world
+
+Split = Literal["stem", "vowel"]
 
 _WORD = r"\n|[A-Za-z0-9']+|[^\sA-Za-z0-9']"
 _SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
@@ -26,16 +29,20 @@ def _texts() -> list[str]:
     return [re.sub(r"\{\w+\}", " ", text) for text in texts]
 
 
-def build_tokenizer(names_in_pieces: bool) -> PreTrainedTokenizerFast:
-    """A tokenizer of about 900 tokens; `names_in_pieces` writes "Puto Hessen" as `Put ##o Hes ##sen`, cities too."""
-    words = {word for text in _texts() for word in re.findall(_WORD, text)}
-    named = [world.FIRST_PIECES, world.LAST_PIECES, *([world.CITY_PIECES] if names_in_pieces else [])]
-    pieces = [piece for group in named for piece in group]
-    if names_in_pieces:
-        words -= set(world.CITIES)
-        words |= {start for start, _ in pieces} | {f"##{end}" for _, end in pieces}
-    else:
-        words |= {start + end for start, end in pieces}
+def split_name(name: tuple[str, str], split: Split) -> tuple[str, str]:
+    """Where a tokenizer cuts an invented name: after its stem ("Put", "o") or after its first vowel ("Pu", "to")."""
+    if split == "stem":
+        return name
+    start, end = re.match(r"([^aeiou]*[aeiou])(.*)", "".join(name), re.IGNORECASE).groups()  # type: ignore[union-attr]
+    return start, end
+
+
+def build_tokenizer(split: Split) -> PreTrainedTokenizerFast:
+    """A tokenizer of some 850 tokens that spells people and cities in two pieces each, cut as `split` says."""
+    words = {word for text in _texts() for word in re.findall(_WORD, text)} - set(world.CITIES)
+    for name in world.FIRST_PIECES + world.LAST_PIECES + world.CITY_PIECES:
+        start, end = split_name(name, split)
+        words |= {start, f"##{end}"}
     characters = string.ascii_letters + string.digits + "'"
     words |= set(string.punctuation) | set(characters) | {f"##{c}" for c in characters}
     vocabulary = {word: index for index, word in enumerate([*_SPECIAL, *sorted(words)])}

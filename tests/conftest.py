@@ -1,0 +1,68 @@
+"""Random tiny models of two families with different tokenizers, and the released data where it is at hand."""
+
+import os
+import string
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+RELEASED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def released() -> Path:
+    if not RELEASED.exists():
+        pytest.skip(f"the released SEAL and ARC files are not at {RELEASED}")
+    return RELEASED
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Llama that reads characters."""
+    return _save_random_model(tmp_path_factory.mktemp("llama"), "llama", merges=0, hidden_size=32, num_key_value_heads=2)
+
+
+@pytest.fixture(scope="session")
+def olmo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random OLMo 2 whose tokenizer joins frequent characters."""
+    return _save_random_model(tmp_path_factory.mktemp("olmo"), "olmo2", merges=100, hidden_size=48, num_key_value_heads=4)
+
+
+def _save_random_model(folder: Path, model_type: str, merges: int, **architecture: int) -> str:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.decoder = decoders.Fuse()
+    alphabet = sorted({*string.ascii_letters, *string.digits, *string.punctuation, " ", "\n"})
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(special) + len(alphabet) + merges,
+        special_tokens=["<pad>", "<s>", "</s>", "<unk>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the passage and the question and the answer of the people"] * 4, trainer)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    wrapped.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        model_type,
+        vocab_size=len(wrapped),
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=4096,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=True,
+        **architecture,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import InvalidInput
+from protocol.journal import CandidateRecord, Journal, RoundRecord, read_records, write_json
+
+CONTEXT_ID = "0" * 32
+
+
+def candidate(index: int, text: str = "a line") -> CandidateRecord:
+    return CandidateRecord(stage="round-1", context=CONTEXT_ID, index=index, seed=1, text=text)
+
+
+def test_what_is_appended_is_there_after_reopening(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(RoundRecord(stage="round-1", contexts=(CONTEXT_ID,)), candidate(0), candidate(1, "zwei\nZeilen ✓"))
+    journal.close()
+    again = Journal(tmp_path / "journal.jsonl")
+    assert again.rounds["round-1"].contexts == (CONTEXT_ID,)
+    assert again.candidates["round-1", CONTEXT_ID, 1].text == "zwei\nZeilen ✓"
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60])
+def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path: Path, cut: int, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append(candidate(0), candidate(1))
+    journal.close()
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = Journal(path)
+    assert set(again.candidates) == {("round-1", CONTEXT_ID, 0)}
+    assert "torn line" in caplog.text
+    again.append(candidate(1, "again"))
+    assert [r.text for r in read_records(path) if isinstance(r, CandidateRecord)] == ["a line", "again"]
+
+
+def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append(candidate(0), candidate(1))
+    journal.close()
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0][:20], lines[1], ""]))
+    with pytest.raises(InvalidInput, match=r"journal\.jsonl, line 1 is not a journal record"):
+        Journal(path)
+
+
+def test_the_first_record_under_a_key_is_the_one_that_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(candidate(0, "first"))
+    journal.append(candidate(0, "second"))
+    assert journal.candidates["round-1", CONTEXT_ID, 0].text == "first"
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert path.read_text() == '{\n  "a": 1\n}\n'

@@ -1,0 +1,112 @@
+"""The command line as a user meets it, in its own process: wrong input answers soon, with exit code 2 and no run folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tutelage(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "recipes.cli", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    return done, time.perf_counter() - started
+
+
+def test_help_teaches_and_is_quick() -> None:
+    done, seconds = tutelage("--help")
+    assert done.returncode == 0
+    assert "tutelage run recipes/quickstart.yaml" in done.stdout
+    assert seconds < 2
+
+
+def test_schema_prints_json_schema() -> None:
+    done, _ = tutelage("schema", "self_edit")
+    assert json.loads(done.stdout)["title"] == "SelfEdit"
+    assert "reward_request" in tutelage("schema")[0].stdout
+
+
+def test_a_dry_run_says_what_would_run_and_makes_nothing(tmp_path: Path) -> None:
+    done, seconds = tutelage("run", "recipes/quickstart.yaml", f"runs={tmp_path}/runs", "--dry-run", "rounds=3")
+    assert done.returncode == 0
+    assert "rounds: 3" in done.stdout
+    assert "up to 240 inner loops" in done.stdout
+    assert not (tmp_path / "runs").exists()
+    assert seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipes/nothing.yaml"], "recipe file 'recipes/nothing.yaml' does not exist"),
+        (["recipes/quickstart.yaml", "ronds=3"], "unknown key 'ronds'; Did you mean 'rounds'?"),
+        (["recipes/quickstart.yaml", "rounds=many"], "rounds: Value 'many' of type 'str' could not be converted to Integer"),
+        (["recipes/quickstart.yaml", "runs=LICENSE/runs"], "cannot be written"),
+        (["recipes/quickstart.yaml", "teacher.model=recipes"], "teacher.model is 'recipes', a folder without config.json"),
+        (["recipes/quickstart.yaml", "student.model=./nothing"], "student.model is './nothing', which does not exist"),
+        (["recipes/quickstart.yaml", "student.model=someone/something"], "no such folder, and the hub does not give it"),
+        (["recipes/quickstart.yaml", "teacher.adapter=./nothing"], "teacher.adapter is './nothing', which does not exist"),
+        (["recipes/quickstart.yaml", "student.model=LICENSE"], "student.model is 'LICENSE', a file"),
+        (["recipes/quickstart.yaml", "train.source=nothing.json"], "data source 'nothing.json' does not exist"),
+        (["recipes/quickstart.yaml", "train.split=trian"], "has no split 'trian'"),
+        (["recipes/quickstart.yaml", "grader=oracle"], "grader is 'oracle'; it is one of exact_match, contained"),
+        (["recipes/quickstart.yaml", "domain=chess"], "domain is 'chess'; it is one of knowledge"),
+        (["recipes/quickstart.yaml", "teacher.style=poem"], "teacher.style is 'poem'; it is one of implications"),
+        (["recipes/quickstart.yaml", "name=../x"], "must be a plain folder name"),
+    ],
+)
+def test_wrong_input_names_the_key_and_the_remedy(tmp_path: Path, words: list[str], message: str) -> None:
+    if not any(word.startswith("runs=") for word in words):
+        words = [*words, f"runs={tmp_path}/runs"]
+    done, seconds = tutelage("run", *words)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+    assert seconds < 2
+
+
+def test_malformed_json_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text('[{"title": "x",\n"context": ]')
+    done, _ = tutelage("run", "recipes/tiny/train_teacher.yaml", f"contexts.source={tmp_path}/bad.json", f"runs={tmp_path}/runs")
+    assert done.returncode == 2
+    assert "bad.json, line 2, column 12 is not JSON" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_contexts_without_questions_cannot_be_rewarded(tmp_path: Path) -> None:
+    (tmp_path / "harp.txt").write_text("Ada plays the harp.")
+    done, _ = tutelage("run", "recipes/tiny/train_teacher.yaml", f"contexts.source={tmp_path}/harp.txt", f"runs={tmp_path}/runs")
+    assert done.returncode == 2
+    assert "context 'harp' has no question with an answer" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "recipes" / "tiny" / "models" / "llama", model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done, _ = tutelage("run", "recipes/quickstart.yaml", f"new_student.model={model}", f"runs={tmp_path}/runs")
+    assert done.returncode == 2
+    assert "model.safetensors is damaged" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unknown_options_are_refused() -> None:
+    done, _ = tutelage("run", "recipes/quickstart.yaml", "--fast")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --fast" in done.stderr

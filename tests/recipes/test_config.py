@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import InvalidInput
+from recipes.config import RECIPES, Experiment, TrainTeacher, load_recipe, to_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(p for p in (ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_recipe_is_valid(path: Path) -> None:
+    assert load_recipe(path, []).recipe in RECIPES
+
+
+def test_overrides_win_and_are_typed(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "recipe: train_teacher\nrounds: 2")
+    settings = load_recipe(path, ["rounds=3", "student.learning_rate=5e-3", "teacher.model=some/model", "minimum=null"])
+    assert isinstance(settings, TrainTeacher)
+    assert (settings.rounds, settings.student.learning_rate, settings.teacher.model) == (3, 0.005, "some/model")
+    assert settings.name == "mine"
+
+
+def test_the_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
+    settings = load_recipe(ROOT / "recipes" / "quickstart.yaml", [])
+    again = load_recipe(recipe(tmp_path, to_yaml(settings)), [])
+    assert isinstance(settings, Experiment)
+    assert again == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("recipe: train_teecher", [], r"recipe is 'train_teecher'; Did you mean 'train_teacher'\?"),
+        ("rounds: 2", [], r"has no key 'recipe'"),
+        ("- a list", [], r"has no key 'recipe'"),
+        ("recipe: [unclosed", [], r"mine\.yaml is not a YAML file"),
+        ("recipe: train_teacher\nronds: 2", [], r"mine\.yaml: unknown key 'ronds'; Did you mean 'rounds'\?"),
+        ("recipe: train_teacher\nstudent: {learning_rat: 1}", [], r"unknown key 'student\.learning_rat'; Did you mean 'learning_rate'\?"),
+        ("recipe: train_teacher", ["student.rnk=3"], r"command line: unknown key 'student\.rnk'; Did you mean 'rank'\?"),
+        ("recipe: train_teacher\nrounds: many", [], r"rounds: Value 'many' of type 'str' could not be converted to Integer"),
+        ("recipe: train_teacher\nstudent: 3", [], r"mine\.yaml: .*not a subclass of StudentSettings"),
+        ("recipe: train_teacher\nstudent: {dtype: int4}", [], r"student\.dtype: Invalid value 'int4'"),
+        ("recipe: train_teacher\nrounds: 0", [], r"rounds is 0; it must be at least 1"),
+        ("recipe: train_teacher\nstudent: {learning_rate: -1}", [], r"student\.learning_rate is -1\.0; it must be above 0"),
+        ("recipe: train_teacher\nteacher: {top_p: 1.5}", [], r"teacher\.top_p is 1\.5"),
+        ("recipe: experiment\nseeds: [1, 1]", [], r"seeds is \[1, 1\]; give different seeds"),
+        ("recipe: compare\nstudents: {a: {rank: 0}}", [], r"students\.a\.rank is 0"),
+        ("recipe: train_teacher", ["rounds"], r"override 'rounds' is not key=value"),
+        ("recipe: train_teacher", ["recipe=compare"], r"cannot be changed on the command line"),
+    ],
+)
+def test_a_wrong_recipe_names_file_key_and_remedy(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        load_recipe(recipe(tmp_path, text), overrides)
+
+
+def test_a_missing_recipe_lists_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InvalidInput, match=r"recipes: .*recipes/quickstart\.yaml"):
+        load_recipe(tmp_path / "nothing.yaml", [])
+
+
+def test_a_recipe_that_is_a_folder_or_binary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="is not a YAML file"):
+        load_recipe(tmp_path, [])
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    with pytest.raises(InvalidInput, match="is not a YAML file"):
+        load_recipe(tmp_path / "binary.yaml", [])

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import InvalidInput
+from recipes.config import AdaptStudent, DataSettings
+from recipes.run_folder import RunFolder, check_run_folder
+
+
+def settings(runs: Path, **changes: object) -> AdaptStudent:
+    return AdaptStudent(recipe="adapt_student", name="mine", runs=str(runs), contexts=DataSettings(source="a.txt"), **changes)  # type: ignore[arg-type]
+
+
+def test_the_same_recipe_reopens_its_folder(tmp_path: Path) -> None:
+    with RunFolder(settings(tmp_path)) as folder:
+        folder.log_metrics(loss=1.5)
+        folder.write_report({"n": 1})
+    with RunFolder(settings(tmp_path)) as folder:
+        folder.log_metrics(loss=1.0)
+    assert [json.loads(line)["loss"] for line in (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()] == [1.5, 1.0]
+
+
+def test_a_changed_recipe_is_refused_naming_the_keys(tmp_path: Path) -> None:
+    with RunFolder(settings(tmp_path)):
+        pass
+    with pytest.raises(InvalidInput, match=r"candidates was 1, is now 3; seed was 0, is now 7.*name=\.\.\., delete"):
+        check_run_folder(settings(tmp_path, candidates=3, seed=7))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(InvalidInput, match="is no run folder"):
+        RunFolder(settings(tmp_path))
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "/etc", "."])
+def test_a_name_cannot_leave_the_runs_folder(tmp_path: Path, name: str) -> None:
+    changed = settings(tmp_path)
+    changed.name = name
+    with pytest.raises(InvalidInput, match="must be a plain folder name"):
+        check_run_folder(changed)
+
+
+def test_runs_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        check_run_folder(settings(tmp_path / "file"))
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with RunFolder(settings(tmp_path)), pytest.raises(InvalidInput, match="in use by another process"):
+        RunFolder(settings(tmp_path))

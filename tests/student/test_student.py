@@ -1,0 +1,117 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol.messages import CommitRequest, Context, Lesson, Question, Refusal, Reward, RewardRequest, SelfEdit, Task, Update
+from recipes.domains import DOMAINS
+from recipes.graders import GRADERS
+from student.settings import StudentSettings
+from student.student import Student
+
+TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
+CONTEXT = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
+PROBE = Context(title="Bob", questions=(Question(text="What does Bob play?", answers=("lute",)),) * 2)
+
+
+def make_student(model: str, folder: Path, **changes: object) -> Student:
+    values = {"rank": 4, "alpha": 8, "learning_rate": 1e-2, "epochs": 2, "batch_size": 4, **changes}
+    return Student(StudentSettings(model=model, **values), DOMAINS, GRADERS, folder)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def student(llama: str, tmp_path_factory: pytest.TempPathFactory) -> Student:
+    return make_student(llama, tmp_path_factory.mktemp("student"))
+
+
+def edit(*lines: str) -> SelfEdit:
+    return DOMAINS["knowledge"].parse("\n".join(lines), CONTEXT)
+
+
+def request(**changes: object) -> RewardRequest:
+    content = {"task": TASK, "context": CONTEXT, "edit": edit("Ada plays the harp."), "seeds": (1,), **changes}
+    return RewardRequest(**content)  # type: ignore[arg-type]
+
+
+def test_a_reward_reports_outcomes_cost_and_side_effects(student: Student) -> None:
+    reward = student.score(request(seeds=(1, 2), probes=(PROBE,)))
+    assert isinstance(reward, Reward)
+    assert len(reward.change.base) == 1
+    assert [len(repeat) for repeat in reward.change.adapted] == [1, 1]
+    assert [len(repeat) for repeat in reward.probes[0].adapted] == [2, 2]
+    assert reward.student == student.describe().fingerprint
+    assert reward.trained_tokens > 0 and reward.seconds > 0
+    assert reward.value == reward.change.adapted_accuracy - reward.change.base_accuracy
+
+
+def test_the_same_request_gives_the_same_reward_after_others(student: Student) -> None:
+    first = student.score(request())
+    student.score(request(edit=edit("Something else.")))
+    again = student.score(request())
+    assert isinstance(first, Reward) and isinstance(again, Reward)
+    assert first.model_copy(update={"seconds": 0.0}) == again.model_copy(update={"seconds": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"context": Context(title="Ada", passage="Ada plays.")}, "has no questions"),
+        ({"edit": SelfEdit(update=Update(rank=4000))}, "update.rank is 4000"),
+        ({"task": TASK.model_copy(update={"domain": "arc"})}, "domain arc v1 is asked for, but this student has knowledge v1"),
+        ({"task": TASK.model_copy(update={"grader_version": 2})}, "grader exact_match v2 is asked for"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_reason(student: Student, changes: dict[str, object], reason: str) -> None:
+    refusal = student.score(request(**changes))
+    assert isinstance(refusal, Refusal)
+    assert reason in refusal.reason
+
+
+def test_the_card_tells_students_apart(student: Student, llama: str, olmo: str, tmp_path: Path) -> None:
+    same, other, slower = make_student(llama, tmp_path), make_student(olmo, tmp_path), make_student(llama, tmp_path, learning_rate=1e-3)
+    assert same.describe() == student.describe()
+    assert other.describe().fingerprint != student.describe().fingerprint
+    assert slower.describe().fingerprint == student.describe().fingerprint
+    assert slower.describe().settings != student.describe().settings
+
+
+REPRODUCE = """
+import json, sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from student.answers import answer
+base, path, prompts = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+model = AutoModelForCausalLM.from_pretrained(path if base == path else base, dtype=torch.float32)
+if base != path:
+    model = PeftModel.from_pretrained(model, path)
+print(json.dumps(answer(model.eval(), AutoTokenizer.from_pretrained(path), prompts, 64, 8)))
+"""
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_lasting_update_gives_its_answers_again_in_a_fresh_process(llama: str, tmp_path: Path, merge: bool) -> None:
+    student = make_student(llama, tmp_path, epochs=20, merge=merge)
+    lessons = (Lesson(context=CONTEXT, edit=edit("Ada plays the harp.")), Lesson(context=PROBE, edit=edit("Bob plays the lute.")))
+    card = student.commit(CommitRequest(task=TASK, lessons=lessons, seed=3))
+    reported = [outcome.answer for change in card.changes for outcome in change.adapted[0]]
+    assert reported != [outcome.answer for change in card.changes for outcome in change.base]
+    prompts = [prompt for lesson in lessons for prompt in DOMAINS["knowledge"].ask(lesson.context)]
+    assert (Path(card.path) / ("config.json" if merge else "adapter_config.json")).exists()
+    base = card.path if merge else llama
+    out = subprocess.run(
+        [sys.executable, "-c", REPRODUCE, base, card.path, json.dumps(prompts)],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(out.stdout.splitlines()[-1]) == reported
+
+
+def test_a_context_without_questions_can_still_be_learned(student: Student) -> None:
+    lesson = Lesson(context=Context(title="Ada", passage="Ada plays."), edit=edit("Ada plays the harp."))
+    card = student.commit(CommitRequest(task=TASK, lessons=(lesson,), seed=1))
+    assert card.changes[0].base == ()
+    assert Path(card.path).is_dir()

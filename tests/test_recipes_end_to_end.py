@@ -1,0 +1,170 @@
+"""Whole recipes with random tiny models: the path is real, the scores mean nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.journal import CandidateRecord, RewardRecord, read_records
+from recipes.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def overrides(runs: Path, teacher: str, student: str) -> list[str]:
+    return [
+        f"runs={runs}",
+        f"teacher.model={teacher}",
+        "teacher.max_new_tokens=24",
+        f"student.model={student}",
+        "student.rank=4",
+        "student.epochs=2",
+        "student.batch_size=8",
+    ]
+
+
+def train_words(runs: Path, source: str, teacher: str, student: str, *more: str) -> list[str]:
+    words = [*overrides(runs, teacher, student), f"contexts.source={source}", "contexts.limit=3", "contexts_per_round=2", "candidates=2"]
+    return ["run", "recipes/tiny/train_teacher.yaml", *words, "finetune.epochs=1", *more]
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> str:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "harp.txt").write_text("Ada Byron plays the harp in Leeds. Her brother bakes bread.")
+    rows = [{"question": "What does Ada play?", "answer": "harp"}, {"question": "Where?", "answer": "Leeds"}]
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(folder)
+
+
+def report(runs: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((runs / name / "report.json").read_text())
+    return content
+
+
+def test_real_text_goes_through_training_adapting_and_comparing(released: Path, tmp_path: Path, llama: str, olmo: str) -> None:
+    runs, source = tmp_path / "runs", str(released / "seal" / "squad_val.json")
+    assert main(train_words(runs, source, llama, olmo, "name=train")) == 0
+    trained = report(runs, "train")
+    assert trained["inner_loops"] > 0
+    assert len(trained["mean_reward_by_round"]) == 2
+    assert (runs / "train" / "teacher" / "round-2" / "adapter_model.safetensors").exists()
+
+    adapt = [*overrides(runs, llama, olmo), f"contexts.source={source}", "contexts.limit=2", f"teacher.adapter={trained['teacher']}"]
+    assert main(["run", "recipes/tiny/adapt_student.yaml", *adapt, "name=adapt"]) == 0
+    adapted = report(runs, "adapt")
+    assert adapted["scores"]["after"]["n"] == 2
+    assert {"exact_match", "f1"} == set(adapted["squad"]["after"])
+    assert Path(adapted["version"]["path"], "adapter_config.json").exists()
+
+    compare = [f"runs={runs}", f"contexts.source={source}", "contexts.limit=2", "name=compare"]
+    for name in ("target_student", "new_student"):
+        compare += [f"students.{name}.model={olmo}", f"students.{name}.epochs=1", f"students.{name}.rank=4"]
+    compare += [f"teachers.untrained_teacher.model={llama}", "teachers.untrained_teacher.max_new_tokens=24"]
+    compare += [f"teachers.trained_teacher.model={trained['teacher']}", "teachers.trained_teacher.max_new_tokens=24"]
+    assert main(["run", "recipes/tiny/compare.yaml", *compare]) == 0
+    scores = report(runs, "compare")["new_student"]["scores"]
+    assert list(scores) == ["no_edit", "passage_only", "untrained_teacher", "trained_teacher", "other_context"]
+    assert all(row["n"] == 2 and 0 <= row["low"] <= row["mean"] <= row["high"] <= 1 for row in scores.values())
+
+
+def test_a_folder_of_a_text_and_questions_ends_in_a_report(tmp_path: Path, texts: str, llama: str, olmo: str) -> None:
+    assert main(train_words(tmp_path / "runs", texts, llama, olmo, "name=train", "rounds=1")) == 0
+    assert report(tmp_path / "runs", "train")["student"]["model"] == olmo
+
+
+def test_a_context_without_questions_is_learned_without_a_score(tmp_path: Path, llama: str, olmo: str) -> None:
+    (tmp_path / "harp.md").write_text("Ada Byron plays the harp in Leeds.")
+    words = [*overrides(tmp_path / "runs", llama, olmo), f"contexts.source={tmp_path / 'harp.md'}", "name=adapt", "candidates=3"]
+    assert main(["run", "recipes/tiny/adapt_student.yaml", *words]) == 0
+    adapted = report(tmp_path / "runs", "adapt")
+    assert "scores" not in adapted
+    assert adapted["answers"] == []
+    assert Path(adapted["version"]["path"], "adapter_model.safetensors").exists()
+
+
+def test_candidates_that_are_no_self_edits_are_journaled_and_the_run_goes_on(
+    tmp_path: Path, texts: str, llama: str, olmo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = ["", "x" * 1_000_000, "\x00\x01\x02" * 9, "---", "\ud800 lone surrogate", "Ada plays the harp."]
+
+    def sample(self: object, prompts: list[str], seeds: list[int]) -> list[str]:
+        return hostile[: len(prompts)]
+
+    monkeypatch.setattr("teacher.policy.Policy.sample", sample)
+    assert main(train_words(tmp_path / "runs", texts, llama, olmo, "name=train", "rounds=1", "candidates=6")) == 0
+    records = list(read_records(tmp_path / "runs" / "train" / "journal.jsonl"))
+    reasons = {r.index: r.malformed for r in records if isinstance(r, CandidateRecord)}
+    assert [bool(reasons[i]) for i in range(6)] == [True, True, True, True, False, False]
+    assert "1000000 characters" in str(reasons[1])
+    rewards = [r for r in records if isinstance(r, RewardRecord)]
+    assert len(rewards) == 2
+    mean = report(tmp_path / "runs", "train")["mean_reward_by_round"][0]["mean"]
+    values = [r.result.value for r in rewards if hasattr(r.result, "value")]
+    assert mean == pytest.approx((-4.0 + sum(values)) / 6)
+
+
+def test_a_finished_run_computes_nothing_again(tmp_path: Path, texts: str, llama: str, olmo: str) -> None:
+    words = train_words(tmp_path / "runs", texts, llama, olmo, "name=train", "rounds=1")
+    assert main(words) == 0
+    journal = (tmp_path / "runs" / "train" / "journal.jsonl").read_bytes()
+    first = report(tmp_path / "runs", "train")
+    assert main(words) == 0
+    assert (tmp_path / "runs" / "train" / "journal.jsonl").read_bytes() == journal
+    assert {k: v for k, v in report(tmp_path / "runs", "train").items() if k != "wall_seconds"} == {
+        k: v for k, v in first.items() if k != "wall_seconds"
+    }
+
+
+def test_a_changed_recipe_is_refused_on_an_old_folder(
+    tmp_path: Path, texts: str, llama: str, olmo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train_words(tmp_path / "runs", texts, llama, olmo, "name=train", "rounds=1")) == 0
+    assert main(train_words(tmp_path / "runs", texts, llama, olmo, "name=train", "rounds=2")) == 2
+    assert "rounds was 1, is now 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lines", [2, 5, 9])
+def test_a_run_killed_outright_continues_to_the_same_result(tmp_path: Path, texts: str, llama: str, olmo: str, lines: int) -> None:
+    def words(name: str) -> list[str]:
+        return train_words(tmp_path / "runs", texts, llama, olmo, f"name={name}", "rounds=2", "candidates=3")
+
+    assert main(words("whole")) == 0
+    killed = tmp_path / "runs" / "killed" / "journal.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recipes.cli", *words("killed")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (killed.exists() and killed.read_bytes().count(b"\n") >= lines):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = killed.read_bytes()
+    assert before.count(b"\n") >= lines
+    assert main(words("killed")) == 0
+    assert killed.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    whole, resumed = (list(read_records(tmp_path / "runs" / name / "journal.jsonl")) for name in ("whole", "killed"))
+    assert [_timeless(r) for r in whole] == [_timeless(r) for r in resumed]
+
+
+def _timeless(record: Any) -> Any:
+    content = record.model_dump()
+    if content["kind"] == "reward":
+        content["result"].pop("seconds", None)
+    return content
