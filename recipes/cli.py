@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,21 +77,26 @@ def run_recipe(path: Path, overrides: Sequence[str], dry_run: bool) -> int:
     if dry_run:
         print(to_yaml(settings) + f"\nwould run: {plan}\nrun folder: {Path(settings.runs) / settings.name}")
         return 0
-    _quiet_libraries()
+    _prepare_libraries(settings.threads)
     started = time.perf_counter()
     importlib.import_module(f"recipes.{settings.recipe}").run(settings)
     print(f"done in {time.perf_counter() - started:.0f} s")
     return 0
 
 
-def _quiet_libraries() -> None:
-    """Progress is ours to show; the libraries' own bars and notices would tear it apart."""
+def _prepare_libraries(threads: int | None) -> None:
+    """Set the number of threads, and keep the libraries' own bars and notices from tearing our progress apart."""
+    if threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     import datasets
     import torch
     import transformers
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     datasets.disable_progress_bars()

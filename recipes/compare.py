@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from protocol.domain import Domain
@@ -163,10 +164,9 @@ def report_scores(seeds: Sequence[Scores]) -> dict[str, Any]:
         "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},
         "seconds": {name: round(sum(s.conditions[name].seconds for s in seeds), 1) for name in names},
     }
-    for ours, theirs in (("trained_teacher", "untrained_teacher"), ("trained_teacher", "random_selection")):
-        if ours in names and theirs in names:
-            key = f"{ours.partition('_')[0]}_minus_{theirs.removesuffix('_teacher')}"
-            report[key] = difference(pooled[ours], pooled[theirs])
+    for key, theirs in (("trained_minus_untrained", "untrained_teacher"), ("trained_minus_random", "random_selection")):
+        if "trained_teacher" in names and theirs in names:
+            report[key] = difference(pooled["trained_teacher"], pooled[theirs])
     for name in ("leakage", "retention"):
         before, after = ([value for scores in seeds for value in getattr(scores, name)[side]] for side in (0, 1))
         if before:
@@ -180,13 +180,12 @@ def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
 
 def table(title: str, report: Mapping[str, Any]) -> Table:
     """The table a user sees."""
-    grid = Table(title=title, title_justify="left", title_style="bold")
-    for heading, justify in (("condition", "left"), ("accuracy", "right"), ("95% interval", "right"), ("n", "right"), ("gain", "right")):
-        grid.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    grid.add_column("gained / lost", justify="right")
-    grid.add_column("seconds", justify="right")
+    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("condition", no_wrap=True)
+    for heading in ("accuracy", "95% interval", "n", "gain", "answers +/-", "seconds"):
+        grid.add_column(heading, justify="right", no_wrap=True)
     for name, row in report["scores"].items():
-        changed = f"{report['answers_gained'][name]} / {report['answers_lost'][name]}"
+        changed = f"+{report['answers_gained'][name]} -{report['answers_lost'][name]}"
         grid.add_row(
             name.replace("_", " "),
             f"{row['mean']:.1%}",

@@ -42,6 +42,7 @@ class RecipeSettings:
         name: The run folder is `runs/name`.
         domain, grader: How contexts are asked and graded; an empty grader means the domain's default.
         repeats: Inner loops per self-edit, each with its own seed.
+        threads: CPU threads; null leaves it to torch. One is fastest for tiny models, and does not suffer from company.
 
     """
 
@@ -51,6 +52,7 @@ class RecipeSettings:
     domain: str = "knowledge"
     grader: str = ""
     repeats: int = 1
+    threads: int | None = None
 
 
 @dataclass
@@ -164,7 +166,7 @@ RECIPES: dict[str, type[RecipeSettings]] = {
 }
 
 _AT_LEAST_ONE = (
-    "repeats rounds contexts_per_round candidates keep_per_context limit lasting rank alpha epochs batch_size accumulation "
+    "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting rank alpha epochs batch_size accumulation "
     "answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps passages_per_step "
     "closed_book_per_step evaluate_every"
 ).split()

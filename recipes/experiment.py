@@ -33,6 +33,7 @@ def run(settings: Experiment) -> Path:
         new = InProcessExchange(Student(settings.new_student, DOMAINS, GRADERS, folder.path / "student"))
         scores: dict[str, list[Scores]] = {"target_student": [], "new_student": []}
         lasting: dict[str, Any] = {}
+        trained_teachers: dict[str, Any] = {}
         for seed in settings.seeds:
             at = f"seed-{seed}"
             # Train the teacher on the target student's rewards, and a control on candidates kept by lot. Then freeze both.
@@ -54,6 +55,8 @@ def run(settings: Experiment) -> Path:
             card = commit(new, task, lessons, seed, folder.journal)
             console.print(describe_version(card, lessons, domain))
             lasting[at] = report_version(card, lessons, domain)
+            path = trained.teacher.adapter or trained.teacher.model
+            trained_teachers[at] = {"path": path, "fingerprint": trained.fingerprint, "control": control.fingerprint}
         students: dict[str, Any] = {}
         for name, exchange in (("target_student", target), ("new_student", new)):
             students[name] = {"student": exchange.describe().model_dump(), **report_scores(scores[name])}
@@ -63,6 +66,7 @@ def run(settings: Experiment) -> Path:
                 "recipe": settings.recipe,
                 "name": settings.name,
                 "seeds": list(settings.seeds),
+                "trained_teachers": trained_teachers,
                 **students,
                 "lasting_update": lasting,
                 "inner_loops": folder.count_inner_loops(),
@@ -77,7 +81,7 @@ def run(settings: Experiment) -> Path:
             if effect in part:
                 before, after = part[effect]["before"], part[effect]["after"]
                 console.print(f"{effect}: {before['mean']:.1%} before an update, {after['mean']:.1%} after")
-    teacher = folder.path / f"seed-{settings.seeds[-1]}" / "trained_teacher" / f"round-{settings.rounds}"
+    teacher = next(iter(trained_teachers.values()))["path"]
     console.print(f"\ntrained teacher: {teacher}\nreport: {report}")
-    console.print(f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.adapter={teacher}")
+    console.print(f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.adapter={teacher} name=my-student")
     return report

@@ -14,6 +14,7 @@ from protocol.errors import InvalidInput
 from protocol.journal import Journal, write_json
 from protocol.messages import Reward
 from recipes.config import RecipeSettings, to_yaml
+from recipes.terminal import console
 
 
 class RunFolder:
@@ -43,8 +44,8 @@ class RunFolder:
         except BlockingIOError as error:
             raise InvalidInput(f"{self.path} is in use by another process; wait for it, or choose another name=...") from error
         self.journal = Journal(self.path / "journal.jsonl")
-        self.resumed = bool(self.journal.rounds or self.journal.results)
-        """Whether an earlier, interrupted run left work here."""
+        if self.journal.rounds or self.journal.results:
+            console.print(f"{self.path} is there: going on from its journal")
 
     def __enter__(self) -> "RunFolder":
         return self

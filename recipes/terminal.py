@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(highlight=False, soft_wrap=True)
 
 Advance = Callable[[int, str], None]
-"""Called with how much was done and a note on how it stands, such as the mean reward so far."""
+"""Called with how much more was done and a note on how it stands, such as the mean reward so far."""
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Source: SEAL, arXiv 2506.10943, section 3.1.
 """
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from protocol.exchange import Exchange, InProcessExchange
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, RoundRecord, SelectionRecord
 from protocol.messages import Context, Refusal, Reward, Task
+from recipes import terminal
 from recipes.config import LoopSettings, TrainTeacher
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
@@ -44,9 +46,10 @@ class Outer:
 
 @dataclass
 class Trained:
-    """A trained teacher: how to load it, and the rewards of each round's candidates, mean per context."""
+    """A trained teacher: how to load it, what identifies it, and the rewards of each round's candidates, mean per context."""
 
     teacher: TeacherSettings
+    fingerprint: str | None = None
     rewards: list[list[float]] = field(default_factory=list)
 
 
@@ -66,7 +69,7 @@ def run(settings: TrainTeacher) -> Path:
                 "recipe": settings.recipe,
                 "name": settings.name,
                 "seeds": [settings.seed],
-                "teacher": path,
+                "teacher": {"path": path, "fingerprint": trained.fingerprint},
                 "student": exchange.describe().model_dump(),
                 "mean_reward_by_round": rounds,
                 "inner_loops": folder.count_inner_loops(),
@@ -94,7 +97,8 @@ def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context],
         output = folder.path / stage / f"round-{number}"
         if this_round in journal.checkpoints and any(output.glob("*.safetensors")):
             trained.rewards.append(_journaled_rewards(outer, exchange, batch, this_round, folder))
-            trained.teacher, policy = load_from(outer.teacher, output), None
+            trained.teacher, trained.fingerprint = load_from(outer.teacher, output), journal.checkpoints[this_round].fingerprint
+            policy = None
             continue
         policy = policy or Policy(trained.teacher)
         # E step: sample, and have the samples scored
@@ -111,9 +115,12 @@ def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context],
         # M step: finetune on what was kept
         by_id = {context.id: context for context in batch}
         pairs = [(outer.domain.prompt(by_id[c.context], style), c.text) for c in kept]
-        loss = policy.finetune(pairs, outer.finetune, derive_seed(outer.seed, "finetune", this_round), output)
+        seed = derive_seed(outer.seed, "finetune", this_round)
+        steps = outer.finetune.epochs * math.ceil(len(pairs) / (outer.finetune.batch_size * outer.finetune.accumulation))
+        with terminal.stage(f"{this_round} · finetuning the teacher on {len(pairs)} self-edits", steps) as advance:
+            loss = policy.finetune(pairs, outer.finetune, seed, output, on_step=lambda: advance(1, ""))
         journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=policy.fingerprint))
-        trained.teacher = load_from(outer.teacher, output)
+        trained.teacher, trained.fingerprint = load_from(outer.teacher, output), policy.fingerprint
         folder.log_metrics(
             stage=this_round,
             candidates=len(candidates),
@@ -122,7 +129,6 @@ def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context],
             mean_reward=summarize(trained.rewards[-1])["mean"] if trained.rewards[-1] else None,
             finetune_loss=loss,
         )
-        console.print(f"{this_round} · finetuned on {len(kept)} self-edits · loss {loss:.3f}")
     return trained
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,14 @@ from trl import SFTConfig, SFTTrainer
 from protocol.errors import InvalidInput
 from teacher.sampling import SeededGumbel
 from teacher.settings import FinetuneSettings, TeacherSettings
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, on_step: Callable[[], None]):
+        self._on_step = on_step
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._on_step()
 
 
 class Policy:
@@ -99,11 +107,14 @@ class Policy:
         settings: FinetuneSettings,
         seed: int,
         output: Path,
-        callbacks: Sequence[TrainerCallback] = (),
+        on_step: Callable[[], None] = lambda: None,
     ) -> float:
         """Train on (prompt, completion) pairs, loss on the completions, and save to `output` whole or not at all.
 
         Source: SEAL, arXiv 2506.10943, section 3.1: ReST-EM's M step is SFT on the kept self-edits.
+
+        Args:
+            on_step: Called after every optimizer step, for progress.
 
         Returns:
             Mean training loss, nats per token.
@@ -149,7 +160,7 @@ class Policy:
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=self.tokenizer,
-            callbacks=list(callbacks),
+            callbacks=[_Progress(on_step)],
         )
         trainer.remove_callback(PrinterCallback)
         loss: float = trainer.train().training_loss

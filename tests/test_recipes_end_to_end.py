@@ -62,7 +62,12 @@ def test_real_text_goes_through_training_adapting_and_comparing(released: Path, 
     assert len(trained["mean_reward_by_round"]) == 2
     assert (runs / "train" / "teacher" / "round-2" / "adapter_model.safetensors").exists()
 
-    adapt = [*overrides(runs, llama, olmo), f"contexts.source={source}", "contexts.limit=2", f"teacher.adapter={trained['teacher']}"]
+    adapt = [
+        *overrides(runs, llama, olmo),
+        f"contexts.source={source}",
+        "contexts.limit=2",
+        f"teacher.adapter={trained['teacher']['path']}",
+    ]
     assert main(["run", "recipes/tiny/adapt_student.yaml", *adapt, "name=adapt"]) == 0
     adapted = report(runs, "adapt")
     assert adapted["scores"]["after"]["n"] == 2
@@ -73,7 +78,7 @@ def test_real_text_goes_through_training_adapting_and_comparing(released: Path, 
     for name in ("target_student", "new_student"):
         compare += [f"students.{name}.model={olmo}", f"students.{name}.epochs=1", f"students.{name}.rank=4"]
     compare += [f"teachers.untrained_teacher.model={llama}", "teachers.untrained_teacher.max_new_tokens=24"]
-    compare += [f"teachers.trained_teacher.model={trained['teacher']}", "teachers.trained_teacher.max_new_tokens=24"]
+    compare += [f"teachers.trained_teacher.model={trained['teacher']['path']}", "teachers.trained_teacher.max_new_tokens=24"]
     assert main(["run", "recipes/tiny/compare.yaml", *compare]) == 0
     scores = report(runs, "compare")["new_student"]["scores"]
     assert list(scores) == ["no_edit", "passage_only", "untrained_teacher", "trained_teacher", "other_context"]
