@@ -3,7 +3,6 @@
 One JSON record a line, one writer, synced to disk per batch. What stands in it is never computed again.
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ class RoundRecord(Message):
 
 
 class CandidateRecord(Message):
-    """One text sampled from the teacher; `malformed` says why it is no self-edit."""
+    """One text sampled from the teacher; `malformed` says why it is no self-edit. Of a huge text only a start is kept."""
 
     kind: Literal["candidate"] = "candidate"
     stage: Name
@@ -127,7 +126,7 @@ def read_records(path: Path) -> Iterator[Record]:
         InvalidInput: A line is not a record; names the file and the line.
 
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 yield _RECORD.validate_json(line)
@@ -147,14 +146,3 @@ def _drop_torn_line(path: Path) -> None:
         with path.open("r+b") as file:
             file.truncate(end)
             os.fsync(file.fileno())
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all: temporary name, sync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -72,7 +72,7 @@ class Update(Message):
 
 
 class Provenance(Message):
-    """Where a self-edit comes from; it is no part of the edit's identity."""
+    """Where a self-edit comes from; it is no part of the edit's identity. `teacher` is the stage that it was written in."""
 
     teacher: ShortText = ""
     style: ShortText = ""
@@ -182,7 +182,7 @@ class Reward(Message):
         key: Identity of the measurement: student, request, and everything else that could change it.
         value: What the teacher is paid, in [-1, 1]; the domain defines it.
         gained, lost: Answers that turned right, and that turned wrong, summed over seeds.
-        seconds: Wall time of the inner loops and the answers.
+        seconds: Wall time of the inner loops and their answers, without the base's and the probes'.
         trained_tokens: Tokens in the loss, summed over steps and seeds.
 
     """

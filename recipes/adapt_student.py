@@ -17,7 +17,7 @@ from protocol.messages import CommitRequest, Context, Lesson, Reward, Task, Vers
 from recipes.config import AdaptStudent
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS, first_line, squad_metric
-from recipes.inputs import choose_style, choose_task, load_data
+from recipes.inputs import choose_style, choose_task, identify, load_data, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.stages import make_request, read_edit, score, write_candidates
 from recipes.statistics import difference, summarize
@@ -31,7 +31,8 @@ def run(settings: AdaptStudent) -> Path:
     started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
-    with RunFolder(settings) as folder:
+    models = {"student.model": (settings.student.model, settings.student.revision), **teacher_models(settings.teacher, "teacher")}
+    with RunFolder(settings, identify({"contexts": contexts}, models)) as folder:
         journal, stage = folder.journal, "adapt"
         if stage not in journal.rounds:
             journal.append(RoundRecord(stage=stage, contexts=tuple(context.id for context in contexts)))
@@ -42,13 +43,14 @@ def run(settings: AdaptStudent) -> Path:
         lessons = [
             Lesson(context=by_id[record.context], edit=edit)
             for record in records
-            if (edit := read_edit(record, domain, by_id[record.context], policy.fingerprint, style))
+            if (edit := read_edit(record, domain, by_id[record.context], style))
         ]
         del policy
         exchange = InProcessExchange(Student(settings.student, DOMAINS, GRADERS, folder.path / "student"))
         if settings.use == "best":
             lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
         card = commit(exchange, task, lessons, settings.seed, journal)
+        version = report_version(card, lessons, domain)
         report = folder.write_report(
             {
                 "recipe": settings.recipe,
@@ -56,12 +58,12 @@ def run(settings: AdaptStudent) -> Path:
                 "seeds": [settings.seed],
                 "base": exchange.describe().model_dump(),
                 "malformed": sum(record.malformed is not None for record in records),
-                **report_version(card, lessons, domain),
+                **version,
                 "inner_loops": folder.count_inner_loops(),
                 "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )
-    console.print(describe_version(card, lessons, domain) + f"\nreport: {report}")
+    console.print(describe_version(version) + f"\nreport: {report}")
     return report
 
 
@@ -132,9 +134,10 @@ def _by_context(card: VersionCard, lessons: Sequence[Lesson]) -> list[tuple[Cont
     return list(found.values())
 
 
-def describe_version(card: VersionCard, lessons: Sequence[Lesson], domain: Domain) -> str:
-    report = report_version(card, lessons, domain)
-    told = f"lasting student: {card.path} ({len(lessons)} self-edits, {card.trained_tokens} tokens, {card.seconds:.1f} s)"
+def describe_version(report: dict[str, Any]) -> str:
+    """What the user is told of a lasting update."""
+    version = report["version"]
+    told = f"lasting student: {version['path']} ({version['trained_tokens']} tokens, {version['seconds']:.1f} s)"
     if "scores" in report:
         before, after = report["scores"]["before"], report["scores"]["after"]
         told += f"\nanswers right: {before['mean']:.1%} before, {after['mean']:.1%} after, on {after['n']} contexts"

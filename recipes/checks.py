@@ -1,5 +1,7 @@
 """Check all that a recipe needs before any work, and say what would run. Torch-free, so the answer comes at once."""
 
+from collections.abc import Iterable, Sequence
+
 from protocol.errors import InvalidInput
 from recipes.config import AdaptStudent, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher
 from recipes.inputs import check_model, check_teacher, choose_style, choose_task, load_data
@@ -63,6 +65,9 @@ def _check_compare(settings: Compare) -> str:
         load_data(settings.retention, "retention", questions=True)
     if not settings.teachers or not settings.students:
         raise InvalidInput("compare needs teachers and students, such as teachers.mine.model=FOLDER students.ours.model=FOLDER")
+    _refuse_names("teachers", settings.teachers, ("no_edit", "passage_only", "reference_edits", "other_context"))
+    _refuse_names("students", settings.students, ("recipe", "name", "seeds", "inner_loops", "wall_seconds"))
+    _need_two("contexts", len(contexts))
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
         check_teacher(teacher, f"teachers.{name}")
@@ -80,12 +85,24 @@ def _check_experiment(settings: Experiment) -> str:
     contexts, references = load_data(settings.held_out, "held_out", questions=True)
     if settings.retention.source:
         load_data(settings.retention, "retention", questions=True)
+    _need_two("held_out", len(contexts))
     check_teacher(settings.teacher, "teacher")
     check_model(settings.student.model, "student.model", settings.student.revision)
     check_model(settings.new_student.model, "new_student.model", settings.new_student.revision)
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
     evaluation = 2 * (5 + bool(references)) * len(contexts) * settings.repeats
     return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
+
+
+def _refuse_names(key: str, names: Iterable[str], reserved: Sequence[str]) -> None:
+    for name in names:
+        if name in reserved:
+            raise InvalidInput(f"{key}.{name}: the name {name!r} means something else in the report; choose another")
+
+
+def _need_two(key: str, count: int) -> None:
+    if count < 2:
+        raise InvalidInput(f"{key} has {count} context; comparing needs at least 2, since one's self-edit is tried on another")
 
 
 def _check_pretrain(settings: Pretrain) -> str:

@@ -91,6 +91,8 @@ def _prepare_libraries(threads: int | None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    if "WORLD_SIZE" not in os.environ:  # one process, one device: TRL refuses to spread over several by itself
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     import datasets
     import torch
     import transformers

@@ -10,13 +10,14 @@ from rich import box
 from rich.table import Table
 
 from protocol.domain import Domain
+from protocol.errors import TutelageError
 from protocol.exchange import Exchange, InProcessExchange
 from protocol.journal import Journal
-from protocol.messages import Context, Question, Reward, SelfEdit, Task
+from protocol.messages import Change, Context, Question, Refusal, Reward, SelfEdit, Task
 from recipes.config import Compare
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
-from recipes.inputs import choose_style, choose_task, load_data
+from recipes.inputs import choose_style, choose_task, identify, load_data, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.stages import make_request, read_edit, score, write_candidates
 from recipes.statistics import Summary, difference, summarize
@@ -51,6 +52,7 @@ class Measured:
     lost: int = 0
     seconds: float = 0.0
     malformed: int = 0
+    refused: int = 0
 
 
 @dataclass
@@ -69,7 +71,12 @@ def run(settings: Compare) -> Path:
     contexts, references = load_data(settings.contexts, "contexts", questions=True)
     retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
     held_out = HeldOut(domain, task, contexts, references, retention, settings.repeats, settings.seed)
-    with RunFolder(settings) as folder:
+    models: dict[str, tuple[str | None, str | None]] = {}
+    for name, student in settings.students.items():
+        models[f"students.{name}.model"] = (student.model, student.revision)
+    for name, teacher in settings.teachers.items():
+        models |= teacher_models(teacher, f"teachers.{name}")
+    with RunFolder(settings, identify({"contexts": contexts, "retention": retention}, models)) as folder:
         edits = {name: write_edits(teacher, held_out, name, folder.journal) for name, teacher in settings.teachers.items()}
         students: dict[str, Any] = {}
         for name, student in settings.students.items():
@@ -99,43 +106,64 @@ def write_edits(teacher: TeacherSettings, held_out: HeldOut, stage: str, journal
         records = [journal.candidates[stage, context.id, 0] for context in held_out.contexts]
     else:
         records = write_candidates(Policy(teacher), held_out.domain, style, held_out.contexts, 1, held_out.seed, stage, journal)
-    return [read_edit(r, held_out.domain, c, stage, style) for r, c in zip(records, held_out.contexts, strict=True)]
+    return [read_edit(r, held_out.domain, c, style) for r, c in zip(records, held_out.contexts, strict=True)]
 
 
 def score_conditions(exchange: Exchange, held_out: HeldOut, teachers: Mapping[str, Edits], stage: str, journal: Journal) -> Scores:
     """Score every condition on one student: baselines, each teacher's edits, references, and the controls."""
-    contexts, domain = held_out.contexts, held_out.domain
-    last = list(teachers)[-1]
+    contexts, last = held_out.contexts, list(teachers)[-1]
     conditions: dict[str, Edits] = {"passage_only": [SelfEdit()] * len(contexts), **teachers}
     if all(context.id in held_out.references for context in contexts):
-        conditions["reference_edits"] = [domain.parse(held_out.references[context.id], context) for context in contexts]
+        conditions["reference_edits"] = [held_out.domain.parse(held_out.references[c.id], c) for c in contexts]
     conditions["other_context"] = [*teachers[last][1:], teachers[last][0]]
-    measured: dict[str, Measured] = {}
-    leakage: tuple[list[float], list[float]] = ([], [])
-    retention: tuple[list[float], list[float]] = ([], [])
-    base: list[float] = []
+    results: dict[str, list[Reward | Refusal | None]] = {}
     for condition, edits in conditions.items():
-        probes = [side_effects(held_out, i) if condition == last else [] for i in range(len(contexts))]
         requests = [
-            make_request(held_out.task, context, edit, held_out.seed, held_out.repeats, asked) if edit else None
-            for context, edit, asked in zip(contexts, edits, probes, strict=True)
+            make_request(
+                held_out.task,
+                context,
+                edit,
+                held_out.seed,
+                held_out.repeats,
+                probes=side_effects(held_out, index) if condition == last else (),
+            )
+            if edit
+            else None
+            for index, (context, edit) in enumerate(zip(contexts, edits, strict=True))
         ]
-        results = score(exchange, requests, f"{stage} · {condition}", journal)
-        base = base or [r.change.base_accuracy if isinstance(r, Reward) else 0.0 for r in results]
-        rewards = [r for r in results if isinstance(r, Reward)]
-        measured[condition] = Measured(
-            [r.change.adapted_accuracy if isinstance(r, Reward) else untouched for r, untouched in zip(results, base, strict=True)],
-            gained=sum(r.gained for r in rewards),
-            lost=sum(r.lost for r in rewards),
-            seconds=sum(r.seconds for r in rewards),
-            malformed=len(results) - len(rewards),
-        )
-        if condition == last:
-            for reward in rewards:
-                for (before, after), change in zip((leakage, retention), reward.probes, strict=False):
-                    before.append(change.base_accuracy)
-                    after.append(change.adapted_accuracy)
-    return Scores({"no_edit": Measured(base), **measured}, leakage, retention)
+        results[condition] = score(exchange, requests, f"{stage} · {condition}", journal)
+    base = [base_accuracy(context, [row[i] for row in results.values()]) for i, context in enumerate(contexts)]
+    measured = {condition: measure(row, base) for condition, row in results.items()}
+    probed = [result.probes for result in results[last] if isinstance(result, Reward)]
+    return Scores({"no_edit": Measured(base), **measured}, *(_before_and_after(probed, kind) for kind in (0, 1)))
+
+
+def base_accuracy(context: Context, results: Sequence[Reward | Refusal | None]) -> float:
+    """The untouched student's accuracy on a context, as any of its rewards tells it."""
+    for result in results:
+        if isinstance(result, Reward):
+            return result.change.base_accuracy
+    reasons = {result.reason for result in results if isinstance(result, Refusal)}
+    raise TutelageError(f"context {context.title!r} got no reward under any condition: {'; '.join(reasons) or 'no self-edit'}")
+
+
+def measure(results: Sequence[Reward | Refusal | None], base: Sequence[float]) -> Measured:
+    """One condition's figures; without a reward the student stays as it was."""
+    rewards = [result for result in results if isinstance(result, Reward)]
+    return Measured(
+        [r.change.adapted_accuracy if isinstance(r, Reward) else untouched for r, untouched in zip(results, base, strict=True)],
+        gained=sum(reward.gained for reward in rewards),
+        lost=sum(reward.lost for reward in rewards),
+        seconds=sum(reward.seconds for reward in rewards),
+        malformed=sum(result is None for result in results),
+        refused=sum(isinstance(result, Refusal) for result in results),
+    )
+
+
+def _before_and_after(probed: Sequence[tuple[Change, ...]], kind: int) -> tuple[list[float], list[float]]:
+    """Accuracies on the probe of one kind: 0 for leakage, 1 for retention."""
+    changes = [probes[kind] for probes in probed if len(probes) > kind]
+    return [change.base_accuracy for change in changes], [change.adapted_accuracy for change in changes]
 
 
 def side_effects(held_out: HeldOut, index: int) -> list[Context]:
@@ -162,6 +190,7 @@ def report_scores(seeds: Sequence[Scores]) -> dict[str, Any]:
         "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) for name in names},
         "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) for name in names},
         "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},
+        "refused": {name: sum(s.conditions[name].refused for s in seeds) for name in names},
         "seconds": {name: round(sum(s.conditions[name].seconds for s in seeds), 1) for name in names},
     }
     for key, theirs in (("trained_minus_untrained", "untrained_teacher"), ("trained_minus_random", "random_selection")):

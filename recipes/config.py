@@ -255,13 +255,17 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             for name, entry in value.items():
                 if hasattr(entry, "__dataclass_fields__"):
                     _check_values(entry, place, f"{key}.{name}.")
-        elif item.name in _AT_LEAST_ONE and value is not None and value < 1:
+        if item.name in _AT_LEAST_ONE and value is not None and value < 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be at least 1")
-        elif item.name in _ABOVE_ZERO and not 0 < value < float("inf"):
+        if item.name in _ABOVE_ZERO and not 0 < value < float("inf"):
             raise InvalidInput(f"{place}: {key} is {value}; it must be above 0")
-        elif item.name in ("seed", "closed_book_weight") and value < 0:
+        if item.name in ("seed", "closed_book_weight") and value < 0:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
-        elif item.name == "seeds" and (not value or min(value) < 0 or len(set(value)) < len(value)):
+        if item.name == "seeds" and (not value or min(value) < 0 or len(set(value)) < len(value)):
             raise InvalidInput(f"{place}: {key} is {value}; give different seeds, none negative")
-        elif item.name == "top_p" and value > 1:
+        if item.name == "top_p" and value > 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in (0, 1]")
+        if item.name == "dropout" and not 0 <= value < 1:
+            raise InvalidInput(f"{place}: {key} is {value}; it must be in [0, 1)")
+        if item.name == "rank" and value > getattr(settings, "max_rank", value):
+            raise InvalidInput(f"{place}: {key} is {value}, above {prefix}max_rank, which is {settings.max_rank}")

@@ -3,10 +3,12 @@ and adapt the new student for good. Once per seed; `quickstart.yaml` runs one se
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from protocol.errors import TutelageError
 from protocol.exchange import InProcessExchange
 from protocol.messages import Lesson
 from recipes.adapt_student import commit, describe_version, report_version
@@ -14,10 +16,10 @@ from recipes.compare import HeldOut, Scores, describe_difference, report_scores,
 from recipes.config import Experiment
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
-from recipes.inputs import choose_task, load_data
+from recipes.inputs import choose_task, identify, load_data, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.terminal import console
-from recipes.train_teacher import Outer, train_teacher
+from recipes.train_teacher import Outer, next_step, train_teacher
 from student.student import Student
 
 
@@ -28,7 +30,10 @@ def run(settings: Experiment) -> Path:
     contexts, _ = load_data(settings.train, "train", questions=True)
     held_out_contexts, references = load_data(settings.held_out, "held_out", questions=True)
     retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
-    with RunFolder(settings) as folder:
+    used = {"train": contexts, "held_out": held_out_contexts, "retention": retention}
+    students = {"student.model": settings.student, "new_student.model": settings.new_student}
+    models = {key: (student.model, student.revision) for key, student in students.items()}
+    with RunFolder(settings, identify(used, {**models, **teacher_models(settings.teacher, "teacher")})) as folder:
         target = InProcessExchange(Student(settings.student, DOMAINS, GRADERS, folder.path / "student"))
         new = InProcessExchange(Student(settings.new_student, DOMAINS, GRADERS, folder.path / "student"))
         scores: dict[str, list[Scores]] = {"target_student": [], "new_student": []}
@@ -52,27 +57,37 @@ def run(settings: Experiment) -> Path:
             # The new student keeps what the frozen teacher writes.
             pairs = list(zip(held_out_contexts, teachers["trained_teacher"], strict=True))[: settings.lasting]
             lessons = [Lesson(context=context, edit=edit) for context, edit in pairs if edit]
-            card = commit(new, task, lessons, seed, folder.journal)
-            console.print(describe_version(card, lessons, domain))
-            lasting[at] = report_version(card, lessons, domain)
+            try:
+                lasting[at] = report_version(commit(new, task, lessons, seed, folder.journal), lessons, domain)
+                console.print(describe_version(lasting[at]))
+            except TutelageError as error:  # the comparison stands without it
+                lasting[at] = {"failed": str(error)}
+                console.print(f"no lasting update: {error}")
             path = trained.teacher.adapter or trained.teacher.model
             trained_teachers[at] = {"path": path, "fingerprint": trained.fingerprint, "control": control.fingerprint}
-        students: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
         for name, exchange in (("target_student", target), ("new_student", new)):
-            students[name] = {"student": exchange.describe().model_dump(), **report_scores(scores[name])}
-            students[name]["by_seed"] = {str(s): report_scores([one]) for s, one in zip(settings.seeds, scores[name], strict=True)}
+            parts[name] = {"student": exchange.describe().model_dump(), **report_scores(scores[name])}
+            parts[name]["by_seed"] = {str(s): report_scores([one]) for s, one in zip(settings.seeds, scores[name], strict=True)}
         report = folder.write_report(
             {
                 "recipe": settings.recipe,
                 "name": settings.name,
                 "seeds": list(settings.seeds),
                 "trained_teachers": trained_teachers,
-                **students,
+                **parts,
                 "lasting_update": lasting,
                 "inner_loops": folder.count_inner_loops(),
                 "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )
+    show(parts)
+    console.print(f"\ntrained teacher: {path}\nreport: {report}\n{next_step(trained)}")
+    return report
+
+
+def show(students: Mapping[str, Any]) -> None:
+    """Print each student's table, the differences that matter, and the side effects."""
     for name, part in students.items():
         console.print(table(f"{name.replace('_', ' ')} ({part['student']['model']})", part))
         for other in ("untrained", "random"):
@@ -81,7 +96,3 @@ def run(settings: Experiment) -> Path:
             if effect in part:
                 before, after = part[effect]["before"], part[effect]["after"]
                 console.print(f"{effect}: {before['mean']:.1%} before an update, {after['mean']:.1%} after")
-    teacher = next(iter(trained_teachers.values()))["path"]
-    console.print(f"\ntrained teacher: {teacher}\nreport: {report}")
-    console.print(f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.adapter={teacher} name=my-student")
-    return report

@@ -1,12 +1,15 @@
 """Everything a recipe names, checked before any work: contexts, models, domain, grader. Torch-free."""
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from protocol.domain import Domain
 from protocol.errors import InvalidInput
+from protocol.identity import content_id
 from protocol.messages import Context, Task
 from recipes.config import DataSettings, RecipeSettings
 from recipes.domains import DOMAINS
@@ -62,6 +65,33 @@ def load_data(data: DataSettings, key: str, *, questions: bool) -> tuple[list[Co
     return contexts, references
 
 
+def identify(contexts: Mapping[str, Sequence[Context]], models: Mapping[str, tuple[str | None, str | None]]) -> dict[str, str]:
+    """Identities of a run's inputs by recipe key, so that a run never goes on with other data or other weights.
+
+    Args:
+        models: By key, a model's or adapter's folder (or hub name) and revision.
+
+    """
+    known = {key: content_id([context.id for context in used]) for key, used in contexts.items()}
+    for key, (name, revision) in models.items():
+        if name is not None:
+            known[key] = _identify_model(name, revision)
+    return known
+
+
+def _identify_model(name: str, revision: str | None) -> str:
+    """Of a folder its configuration and weights, file by file; of a hub model its name and revision."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return f"{name}@{revision or 'main'}"
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
 def check_model(name: str, key: str, revision: str | None = None, *, adapter: bool = False) -> None:
     """See that a model can be loaded: a folder with a config and safetensors, or a hub model, fetched now.
 
@@ -83,7 +113,9 @@ def check_model(name: str, key: str, revision: str | None = None, *, adapter: bo
             json.loads(config.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InvalidInput(f"{key}: {config} is not JSON ({error}); save the model again") from error
-        weights = sorted(folder.glob("*.safetensors"))
+        if wanted == "adapter_config.json" and not adapter:
+            check_model(json.loads(config.read_text()).get("base_model_name_or_path") or "", f"{key}'s base")
+        weights = sorted(folder.glob("adapter_model.safetensors" if wanted == "adapter_config.json" else "*.safetensors"))
         if not weights:
             raise InvalidInput(f"{key} is {name!r}, a folder without safetensors; save it with save_pretrained")
         for path in weights:
@@ -104,6 +136,11 @@ def check_model(name: str, key: str, revision: str | None = None, *, adapter: bo
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InvalidInput(f"{key} is {name!r}: no such folder, and the hub does not give it ({reason})") from error
+
+
+def teacher_models(teacher: TeacherSettings, key: str) -> dict[str, tuple[str | None, str | None]]:
+    """What `identify` is to know of a teacher."""
+    return {f"{key}.model": (teacher.model, teacher.revision), f"{key}.adapter": (teacher.adapter, None)}
 
 
 def check_teacher(teacher: TeacherSettings, key: str) -> None:

@@ -1,9 +1,10 @@
-"""A run's folder: the resolved recipe, the journal, metrics, adapters and the report. It is what a run resumes from."""
+"""A run's folder: recipe, identity of its inputs, journal, metrics, adapters, report. It is what a run resumes from."""
 
 import fcntl
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,38 +12,44 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from protocol.errors import InvalidInput
-from protocol.journal import Journal, write_json
+from protocol.files import write_json, write_text
+from protocol.journal import Journal
 from protocol.messages import Reward
 from recipes.config import RecipeSettings, to_yaml
 from recipes.terminal import console
+
+_BEFORE_RECIPE = ("lock", "inputs.json", "inputs.json.tmp", "recipe.yaml.tmp")
+"""What a run that was killed at once may leave behind."""
 
 
 class RunFolder:
     """Opened once all input is known to be good; a folder is never half made."""
 
-    def __init__(self, settings: RecipeSettings):
-        """Create `runs/name`, or reopen it if it was made by the same recipe.
+    def __init__(self, settings: RecipeSettings, inputs: Mapping[str, str]):
+        """Create `runs/name`, or reopen it if it was made by the same recipe from the same inputs.
+
+        Args:
+            inputs: What the run is made from, as identities by key (`recipes.inputs.identify`).
 
         Raises:
-            InvalidInput: The folder cannot be written, belongs to a different recipe, or is in use.
+            InvalidInput: The folder cannot be written, belongs to another recipe or to other inputs, or is in use.
 
         """
         check_run_folder(settings)
         self.path = Path(settings.runs) / settings.name
-        recipe = self.path / "recipe.yaml"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / "lock").open("w")
-            if not recipe.exists():
-                unfinished = recipe.with_suffix(".tmp")
-                unfinished.write_text(to_yaml(settings))
-                unfinished.replace(recipe)
-        except OSError as error:
-            raise InvalidInput(f"run folder {self.path} cannot be written: {error.strerror}; choose another with runs=DIR") from error
-        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            check_run_folder(settings)
+            _refuse_other_inputs(self.path / "inputs.json", inputs)
+            if not (self.path / "recipe.yaml").exists():
+                write_json(self.path / "inputs.json", dict(inputs))
+                write_text(self.path / "recipe.yaml", to_yaml(settings))
         except BlockingIOError as error:
             raise InvalidInput(f"{self.path} is in use by another process; wait for it, or choose another name=...") from error
+        except OSError as error:
+            raise InvalidInput(f"run folder {self.path} cannot be written: {error.strerror}; choose another with runs=DIR") from error
         self.journal = Journal(self.path / "journal.jsonl")
         if self.journal.rounds or self.journal.results:
             console.print(f"{self.path} is there: going on from its journal")
@@ -85,8 +92,20 @@ def check_run_folder(settings: RecipeSettings) -> None:
     recipe = path / "recipe.yaml"
     if recipe.exists():
         _refuse_changes(recipe, settings)
-    elif path.exists() and any(path.iterdir()):
+    elif path.exists() and any(item.name not in _BEFORE_RECIPE for item in path.iterdir()):
         raise InvalidInput(f"{path} exists and is no run folder (it has no recipe.yaml); choose another name=...")
+
+
+def _refuse_other_inputs(path: Path, inputs: Mapping[str, str]) -> None:
+    if not path.exists() or not (path.parent / "recipe.yaml").exists():
+        return
+    known = json.loads(path.read_text())
+    changed = sorted(key for key in known.keys() | inputs.keys() if known.get(key) != inputs.get(key))
+    if changed:
+        raise InvalidInput(
+            f"{', '.join(changed)} changed since {path.parent} was begun; restore what it was, delete {path.parent}, "
+            "or give the run another name=..."
+        )
 
 
 def _refuse_changes(recipe: Path, settings: RecipeSettings) -> None:

@@ -53,12 +53,12 @@ def record_candidate(domain: Domain, context: Context, text: str, stage: str, in
     return CandidateRecord(stage=stage, context=context.id, index=index, seed=seed, text=kept, malformed=malformed)
 
 
-def read_edit(record: CandidateRecord, domain: Domain, context: Context, teacher: str, style: str) -> SelfEdit | None:
+def read_edit(record: CandidateRecord, domain: Domain, context: Context, style: str) -> SelfEdit | None:
     """The self-edit of a candidate, or None if it is malformed."""
     if record.malformed is not None:
         return None
     edit = domain.parse(record.text, context)
-    return edit.model_copy(update={"provenance": Provenance(teacher=teacher, style=style, seed=record.seed)})
+    return edit.model_copy(update={"provenance": Provenance(teacher=record.stage, style=style, seed=record.seed)})
 
 
 def make_request(task: Task, context: Context, edit: SelfEdit, seed: int, repeats: int, probes: Sequence[Context] = ()) -> RewardRequest:
@@ -78,7 +78,8 @@ def score(exchange: Exchange, requests: Sequence[RewardRequest | None], stage: s
     keys = [measurement_key(card, request) if request else None for request in requests]
     missing = {key: request for key, request in zip(keys, requests, strict=True) if request and key and key not in journal.results}
     total = len({key for key in keys if key})
-    values = [r.value for k, r in journal.results.items() if k in set(keys) and isinstance(r, Reward)]
+    known = [journal.results[key] for key in dict.fromkeys(keys) if key in journal.results]
+    values = [result.value for result in known if isinstance(result, Reward)]
     with terminal.stage(f"{stage} · scoring by inner loops", total, total - len(missing)) as advance:
         exchange.submit(list(missing.values()))
         for result in exchange.completed():

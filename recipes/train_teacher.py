@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from protocol.domain import Domain
+from protocol.errors import TutelageError
 from protocol.exchange import Exchange, InProcessExchange
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, RoundRecord, SelectionRecord
@@ -19,7 +20,7 @@ from recipes import terminal
 from recipes.config import LoopSettings, TrainTeacher
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
-from recipes.inputs import choose_style, choose_task, load_data
+from recipes.inputs import choose_style, choose_task, identify, load_data, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.stages import make_request, read_edit, score, write_candidates
 from recipes.statistics import summarize
@@ -58,7 +59,8 @@ def run(settings: TrainTeacher) -> Path:
     started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=True)
-    with RunFolder(settings) as folder:
+    models = {"student.model": (settings.student.model, settings.student.revision), **teacher_models(settings.teacher, "teacher")}
+    with RunFolder(settings, identify({"contexts": contexts}, models)) as folder:
         exchange = InProcessExchange(Student(settings.student, DOMAINS, GRADERS, folder.path / "student"))
         outer = Outer(domain, task, settings, settings.teacher, settings.finetune, settings.repeats, settings.seed, settings.selection)
         trained = train_teacher(outer, exchange, contexts, folder, "teacher")
@@ -79,8 +81,7 @@ def run(settings: TrainTeacher) -> Path:
     for number, row in enumerate(rounds, start=1):
         console.print(f"round {number}: mean reward {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], {row['n']} contexts")
     console.print(f"trained teacher: {path}\nreport: {report}")
-    key = "adapter" if trained.teacher.adapter else "model"
-    console.print(f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.{key}={path} name=my-student")
+    console.print(next_step(trained))
     return report
 
 
@@ -105,9 +106,10 @@ def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context],
         style = choose_style(outer.teacher.style, outer.domain)
         candidates = write_candidates(policy, outer.domain, style, batch, outer.loop.candidates, outer.seed, this_round, journal)
         rewards = score_candidates(outer, exchange, batch, candidates, this_round, folder) if outer.selection == "best" else []
-        kept = select(outer, candidates, rewards)
         if this_round not in journal.selections:
-            journal.append(SelectionRecord(stage=this_round, rule=outer.selection, kept=tuple(c.candidate for c in kept)))
+            chosen = tuple(c.candidate for c in select(outer, candidates, rewards, this_round))
+            journal.append(SelectionRecord(stage=this_round, rule=outer.selection, kept=chosen))
+        kept = [c for c in candidates if c.candidate in journal.selections[this_round].kept]
         trained.rewards.append(per_context(candidates, rewards))
         if not kept:
             console.print(f"{this_round}: no candidate is a self-edit, so the teacher stays as it is")
@@ -119,8 +121,6 @@ def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context],
         steps = outer.finetune.epochs * math.ceil(len(pairs) / (outer.finetune.batch_size * outer.finetune.accumulation))
         with terminal.stage(f"{this_round} · finetuning the teacher on {len(pairs)} self-edits", steps) as advance:
             loss = policy.finetune(pairs, outer.finetune, seed, output, on_step=lambda: advance(1, ""))
-        journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=policy.fingerprint))
-        trained.teacher, trained.fingerprint = load_from(outer.teacher, output), policy.fingerprint
         folder.log_metrics(
             stage=this_round,
             candidates=len(candidates),
@@ -129,7 +129,16 @@ def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context],
             mean_reward=summarize(trained.rewards[-1])["mean"] if trained.rewards[-1] else None,
             finetune_loss=loss,
         )
+        journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=policy.fingerprint))
+        trained.teacher, trained.fingerprint = load_from(outer.teacher, output), policy.fingerprint
     return trained
+
+
+def next_step(trained: Trained) -> str:
+    """The command that uses a trained teacher."""
+    teacher = trained.teacher
+    adapter = f" teacher.adapter={teacher.adapter}" if teacher.adapter else ""
+    return f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.model={teacher.model}{adapter} name=my-student"
 
 
 def contexts_of_round(contexts: Sequence[Context], number: int, outer: Outer) -> list[Context]:
@@ -146,7 +155,8 @@ def score_candidates(
 ) -> list[float]:
     """The reward of each candidate: what the student says, or the domain's floor where there is no self-edit or no score."""
     by_id = {context.id: context for context in contexts}
-    edits = [read_edit(c, outer.domain, by_id[c.context], stage, outer.teacher.style) for c in candidates]
+    style = choose_style(outer.teacher.style, outer.domain)
+    edits = [read_edit(c, outer.domain, by_id[c.context], style) for c in candidates]
     requests = [
         make_request(outer.task, by_id[c.context], edit, outer.seed, outer.repeats) if edit else None
         for c, edit in zip(candidates, edits, strict=True)
@@ -155,16 +165,18 @@ def score_candidates(
     refused = [result.reason for result in results if isinstance(result, Refusal)]
     if refused:
         console.print(f"{stage}: {len(refused)} self-edits were refused and get the floor {outer.domain.floor}, such as: {refused[0]}")
+        if len(refused) == sum(edit is not None for edit in edits):
+            raise TutelageError(f"{stage}: all {len(refused)} self-edits were refused, so there is nothing to learn from")
     return [result.value if isinstance(result, Reward) else outer.domain.floor for result in results]
 
 
-def select(outer: Outer, candidates: Sequence[CandidateRecord], rewards: Sequence[float]) -> list[CandidateRecord]:
+def select(outer: Outer, candidates: Sequence[CandidateRecord], rewards: Sequence[float], stage: str) -> list[CandidateRecord]:
     """What the teacher is finetuned on. A candidate that is no self-edit is never kept."""
     readable = [i for i, c in enumerate(candidates) if c.malformed is None]
     pool = [candidates[i] for i in readable]
     loop = outer.loop
     if outer.selection == "random":
-        return keep_random(pool, loop.keep_per_context, outer.seed, context_of=lambda c: c.context)
+        return keep_random(pool, loop.keep_per_context, derive_seed(outer.seed, "lot", stage), context_of=lambda c: c.context)
     return keep_best(pool, [rewards[i] for i in readable], loop.keep_per_context, loop.minimum, context_of=lambda c: c.context)
 
 

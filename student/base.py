@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,19 +11,21 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from protocol.errors import InvalidInput
 from student.settings import StudentSettings
 
 ADAPTER = "default"
 
 
-def fingerprint(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
-    """128 bits over every weight and the tokenizer: the same on every machine that holds the same model."""
-    digest = hashlib.sha256()
+def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """128 bits over the configuration, every weight and the tokenizer: the same wherever the same model is held."""
+    settings = {k: v for k, v in model.config.to_dict().items() if k not in ("transformers_version", "_name_or_path", "dtype")}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map], default=str).encode())
+    digest.update(repr(tokenizer("A tokenizer's rules, in 12 words: \n\tcases, spaces... Ärger").input_ids).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    digest.update((backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))).encode())
     return digest.hexdigest()[:32]
 
 
@@ -42,7 +45,10 @@ class FrozenBase:
         base.requires_grad_(False)
         self.fingerprint = fingerprint(base, self.tokenizer)
         self._rank = settings.rank
-        self.model: PeftModel = get_peft_model(base.to(self.device), self._lora(settings.rank)).eval()
+        try:
+            self.model: PeftModel = get_peft_model(base.to(self.device), self._lora(settings.rank)).eval()
+        except ValueError as error:
+            raise InvalidInput(f"student.targets {settings.targets!r} or student.dropout {settings.dropout}: {error}") from error
         gc.freeze()  # accelerate collects garbage after every training, 0.2 s over all that is loaded by now
 
     def _lora(self, rank: int) -> LoraConfig:

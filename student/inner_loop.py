@@ -65,10 +65,11 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss
     return rows
 
 
-def train_adapter(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int) -> int:
+def train_adapter(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int, lessons: int = 1) -> int:
     """Reset the base's adapter and train it.
 
     Args:
+        lessons: How many self-edits the examples come from; the limits are per self-edit.
         seed: Decides the initial weights and the order of the examples.
 
     Returns:
@@ -80,7 +81,7 @@ def train_adapter(base: FrozenBase, examples: Sequence[Example], plan: Plan, see
     """
     settings = base.settings
     rows = encode(examples, base.tokenizer, plan.loss_on)
-    _check_limits(rows, plan, settings)
+    _check_limits(rows, plan, base, lessons)
     base.reset_adapter(plan.rank, seed)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = SFTConfig(
@@ -107,6 +108,8 @@ def train_adapter(base: FrozenBase, examples: Sequence[Example], plan: Plan, see
         trainer.remove_callback(PrinterCallback)
         try:
             result: Any = trainer.train()
+        except torch.OutOfMemoryError as error:
+            raise InnerLoopFailed(f"out of memory at batch size {plan.batch_size}; lower student.batch_size") from error
         finally:
             # SFTTrainer wraps the base model's `forward` anew each time; unwrapped, a thousand inner loops nest.
             base.model.get_base_model().__dict__.pop("forward", None)
@@ -116,16 +119,19 @@ def train_adapter(base: FrozenBase, examples: Sequence[Example], plan: Plan, see
     return plan.epochs * sum(label != IGNORED for row in rows for label in row["labels"][1:])
 
 
-def _check_limits(rows: Sequence[dict[str, list[int]]], plan: Plan, settings: StudentSettings) -> None:
+def _check_limits(rows: Sequence[dict[str, list[int]]], plan: Plan, base: FrozenBase, lessons: int) -> None:
+    settings = base.settings
+    positions = getattr(base.model.config, "max_position_embeddings", None) or settings.max_example_tokens
     steps = plan.epochs * math.ceil(len(rows) / plan.batch_size)
     longest = max((len(row["input_ids"]) for row in rows), default=0)
-    for what, value, limit in (
-        ("examples", len(rows), "max_examples"),
-        ("tokens in the longest example", longest, "max_example_tokens"),
-        ("training steps", steps, "max_steps"),
+    for what, value, limit, remedy in (
+        ("examples", len(rows), settings.max_examples * lessons, "raise student.max_examples"),
+        ("training steps", steps, settings.max_steps * lessons, "raise student.max_steps"),
+        ("tokens in the longest example", longest, settings.max_example_tokens, "raise student.max_example_tokens"),
+        ("tokens in the longest example", longest, positions, "its model has no more positions"),
     ):
-        if value > getattr(settings, limit):
-            raise InnerLoopFailed(f"{value} {what}, but this student allows {getattr(settings, limit)}; raise student.{limit}")
+        if value > limit:
+            raise InnerLoopFailed(f"{value} {what}, but this student allows {limit}; {remedy}")
     if not rows:
         raise InnerLoopFailed("nothing to train on: the edit has no examples and the context no passage")
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from protocol.domain import Domain, Grader
 from protocol.errors import InnerLoopFailed
+from protocol.files import publish_folder
 from protocol.messages import (
     Change,
     CommitRequest,
@@ -65,18 +66,20 @@ class Student:
             return Refusal(key=key, request=request.id, reason=str(error))
 
     def _score(self, request: RewardRequest, key: str) -> Reward:
-        started = time.perf_counter()
         domain, grader = self._resolve(request.task)
         if not request.context.questions:
             raise InnerLoopFailed("the context has no questions, so there is nothing to be rewarded for")
         asked = (request.context, *request.probes)
-        base = [self._outcomes_of_base(context, domain, grader) for context in asked]
+        base = [self._outcomes_of_base(context, request.task) for context in asked]
         plan = make_plan(request.edit.update, self._settings)
         adapted: list[list[Outcomes]] = []
-        trained_tokens = 0
+        trained_tokens, seconds = 0, 0.0
         for seed in request.seeds:
+            started = time.perf_counter()
             trained_tokens += train_adapter(self._base, domain.expand(request.context, request.edit, seed), plan, seed)
-            adapted.append(self._outcomes(asked, domain, grader))
+            own = self._outcomes([request.context], domain, grader)
+            seconds += time.perf_counter() - started
+            adapted.append(own + self._outcomes(request.probes, domain, grader))
         changes = [Change(base=base[i], adapted=tuple(repeat[i] for repeat in adapted)) for i in range(len(asked))]
         return Reward(
             key=key,
@@ -88,7 +91,7 @@ class Student:
             gained=changes[0].gained,
             lost=changes[0].lost,
             seeds=request.seeds,
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             trained_tokens=trained_tokens,
         )
 
@@ -100,12 +103,13 @@ class Student:
         started = time.perf_counter()
         domain, grader = self._resolve(request.task)
         contexts = [lesson.context for lesson in request.lessons]
-        base = [self._outcomes_of_base(context, domain, grader) for context in contexts]
+        base = [self._outcomes_of_base(context, request.task) for context in contexts]
         examples = [e for lesson in request.lessons for e in domain.expand(lesson.context, lesson.edit, request.seed)]
         updates = {lesson.edit.update for lesson in request.lessons}
         if len(updates) > 1:
             raise InnerLoopFailed(f"the lessons ask for {len(updates)} different updates; commit them one by one")
-        trained_tokens = train_adapter(self._base, examples, make_plan(updates.pop(), self._settings), request.seed)
+        plan = make_plan(updates.pop(), self._settings)
+        trained_tokens = train_adapter(self._base, examples, plan, request.seed, lessons=len(request.lessons))
         adapted = self._outcomes(contexts, domain, grader)
         path = self._save(request.id)
         return VersionCard(
@@ -122,17 +126,18 @@ class Student:
     def _save(self, request_id: str) -> Path:
         path = self._folder / f"version-{request_id[:8]}"
         unfinished = path.with_name(path.name + ".tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        adapter = path.with_name(path.name + ".adapter")
+        for leftover in (unfinished, adapter):
+            shutil.rmtree(leftover, ignore_errors=True)
         self._base.model.save_pretrained(unfinished)
         if self._settings.merge:
-            adapter = unfinished.rename(unfinished.with_suffix(".adapter"))
+            unfinished.rename(adapter)
             options = {"revision": self._settings.revision, "trust_remote_code": self._settings.trust_remote_code}
             whole = AutoModelForCausalLM.from_pretrained(self._settings.model, dtype=self._settings.dtype, **options)
             PeftModel.from_pretrained(whole, adapter).merge_and_unload().save_pretrained(unfinished)
             shutil.rmtree(adapter)
         self._base.tokenizer.save_pretrained(unfinished)
-        shutil.rmtree(path, ignore_errors=True)
-        unfinished.rename(path)
+        publish_folder(unfinished, path)
         return path
 
     def _resolve(self, task: Task) -> tuple[Domain, Grader]:
@@ -146,10 +151,11 @@ class Student:
                 raise InnerLoopFailed(f"{kind} {name} v{version} is asked for, but this student has {offered}")
         return self._domains[task.domain], self._graders[task.grader]
 
-    def _outcomes_of_base(self, context: Context, domain: Domain, grader: Grader) -> Outcomes:
+    def _outcomes_of_base(self, context: Context, task: Task) -> Outcomes:
         """The base model's answers, computed once per context: they do not depend on the edit."""
-        key = (context.id, grader.name)
+        key = (context.id, task.id)
         if key not in self._base_outcomes:
+            domain, grader = self._resolve(task)
             with self._base.without_adapter():
                 self._base_outcomes[key] = self._outcomes([context], domain, grader)[0]
         return self._base_outcomes[key]

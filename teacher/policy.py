@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
     PrinterCallback,
@@ -23,6 +24,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from protocol.errors import InvalidInput
+from protocol.files import publish_folder
 from teacher.sampling import SeededGumbel
 from teacher.settings import FinetuneSettings, TeacherSettings
 
@@ -90,13 +92,11 @@ class Policy:
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             logits_processor=processors,
-            max_new_tokens=self.settings.max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
+            generation_config=GenerationConfig(
+                max_new_tokens=self.settings.max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+            ),
         )
         texts: list[str] = self.tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         return texts
@@ -120,13 +120,19 @@ class Policy:
             Mean training loss, nats per token.
 
         """
+        if not settings.lora and isinstance(self.model, PeftModel):
+            self.model = self.model.merge_and_unload()
         if settings.lora and not isinstance(self.model, PeftModel):
             targets = settings.targets
             lora = LoraConfig(
                 r=settings.rank,
                 lora_alpha=settings.alpha,
                 lora_dropout=settings.dropout,
-                target_modules=targets if targets == "all-linear" else None if targets == "default" else targets.split(","),
+                target_modules=targets
+                if targets == "all-linear"
+                else None
+                if targets == "default"
+                else [name.strip() for name in targets.split(",")],
                 task_type="CAUSAL_LM",
             )
             torch.manual_seed(seed)
@@ -169,6 +175,5 @@ class Policy:
         self.model.eval().requires_grad_(False)
         self.model.save_pretrained(unfinished)
         self.tokenizer.save_pretrained(unfinished)
-        shutil.rmtree(output, ignore_errors=True)
-        unfinished.rename(output)
+        publish_folder(unfinished, output)
         return loss

@@ -173,3 +173,28 @@ def _timeless(record: Any) -> Any:
     if content["kind"] == "reward":
         content["result"].pop("seconds", None)
     return content
+
+
+def test_the_whole_experiment_reports_every_condition_and_resumes_without_work(tmp_path: Path) -> None:
+    words = ["run", "recipes/quickstart.yaml", f"runs={tmp_path}", "rounds=1", "contexts_per_round=2", "candidates=2", "seeds=[3,4]"]
+    words += ["held_out.limit=3", "retention.limit=2", "lasting=2"]
+    assert main(words) == 0
+    first = report(tmp_path, "quickstart")
+    conditions = ["no_edit", "passage_only", "untrained_teacher", "random_selection", "trained_teacher", "reference_edits", "other_context"]
+    for student in ("target_student", "new_student"):
+        part = first[student]
+        assert list(part["scores"]) == conditions
+        assert all(row["n"] == 3 for row in part["scores"].values())
+        assert set(part["by_seed"]) == {"3", "4"}
+        assert {"mean", "low", "high", "n"} == set(part["trained_minus_untrained"]) == set(part["trained_minus_random"])
+        assert part["leakage"]["before"]["n"] == part["retention"]["after"]["n"] > 0
+        assert part["retention"]["before"]["mean"] > 0.5
+        assert part["scores"]["reference_edits"]["mean"] > part["scores"]["other_context"]["mean"]
+    assert first["target_student"]["student"]["fingerprint"] != first["new_student"]["student"]["fingerprint"]
+    assert first["seeds"] == [3, 4]
+    assert set(first["lasting_update"]) == {"seed-3", "seed-4"}
+    journal = (tmp_path / "quickstart" / "journal.jsonl").read_bytes()
+    assert main(words) == 0
+    assert (tmp_path / "quickstart" / "journal.jsonl").read_bytes() == journal
+    again = report(tmp_path, "quickstart")
+    assert {**again, "wall_seconds": 0} == {**first, "wall_seconds": 0}

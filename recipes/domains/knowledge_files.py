@@ -64,7 +64,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise InvalidInput(f"{path}, line {number} is not JSON: {error}; every line is one object {SHAPE}") from error
 
 
@@ -76,6 +76,8 @@ def _from_json(path: Path) -> Iterator[Context]:
         raise InvalidInput(f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}") from error
     except RecursionError as error:
         raise InvalidInput(f"{path} nests too deeply to be data") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InvalidInput(f"{path} is not JSON that can be read: {error}") from error
     if isinstance(content, dict) and "data" in content:  # SQuAD v1.1 and v2.0
         yield from _from_squad(content["data"], path)
     elif isinstance(content, list):
@@ -118,7 +120,7 @@ def _from_folder(folder: Path) -> list[Context]:
                 raise InvalidInput(f'{place} is a {type(row).__name__}; it must be {{"passage": file, "question": str, "answer": str}}')
             row = dict(row)
             name = row.pop("passage", files[0].name if len(files) == 1 else None)
-            if name not in questions:
+            if not isinstance(name, str) or name not in questions:
                 raise InvalidInput(f"{place}: passage is {name!r}; it must be one of {', '.join(questions)}")
             questions[name].append(_question(row, place))
     return [_from_text(path).model_copy(update={"questions": tuple(questions[path.name])}) for path in files]
@@ -136,7 +138,10 @@ def _from_datasets(source: str, split: str) -> list[Context]:
             rows = rows[split or "train"] if isinstance(rows, datasets.DatasetDict) else rows
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"data set {source!r}, split {split or 'train'!r}, cannot be loaded: {error}") from error
-    return _grouped(rows, source)
+    contexts = _grouped(rows, source)
+    if not contexts:
+        raise InvalidInput(f"data set {source!r}, split {split or 'train'!r}, has no rows")
+    return contexts
 
 
 def _grouped(rows: Iterable[Any], source: str) -> list[Context]:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import InvalidInput
-from protocol.journal import CandidateRecord, Journal, RoundRecord, read_records, write_json
+from protocol.files import publish_folder, write_json
+from protocol.journal import CandidateRecord, Journal, RoundRecord, read_records
 
 CONTEXT_ID = "0" * 32
 
@@ -51,6 +52,21 @@ def test_the_first_record_under_a_key_is_the_one_that_counts(tmp_path: Path) -> 
     journal.append(candidate(0, "first"))
     journal.append(candidate(0, "second"))
     assert journal.candidates["round-1", CONTEXT_ID, 0].text == "first"
+
+
+def test_bytes_that_are_no_text_are_an_error_that_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_bytes(b'{"kind": "\xff"}\n')
+    with pytest.raises(InvalidInput, match="line 1 is not a journal record"):
+        Journal(tmp_path / "journal.jsonl")
+
+
+def test_a_published_folder_replaces_the_old_one(tmp_path: Path) -> None:
+    for name, content in (("round-1", "old"), ("round-1.tmp", "new")):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "weights").write_text(content)
+    publish_folder(tmp_path / "round-1.tmp", tmp_path / "round-1")
+    assert [p.name for p in tmp_path.iterdir()] == ["round-1"]
+    assert (tmp_path / "round-1" / "deep" / "weights").read_text() == "new"
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
