@@ -16,7 +16,6 @@ def answer(
         One answer per prompt, in order, without the prompt and special tokens.
 
     """
-    # A whole configuration of our own: what a model folder suggests (a repetition penalty, say) must not creep in.
     greedy = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     answers: list[str] = []
     for start in range(0, len(prompts), batch_size):

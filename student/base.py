@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from protocol.errors import InvalidInput
 from student.settings import StudentSettings
@@ -43,6 +43,8 @@ class FrozenBase:
             settings.model, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options
         )
         base.requires_grad_(False)
+        # What a model folder suggests for generation, a repetition penalty say, must not creep in.
+        base.generation_config = GenerationConfig(eos_token_id=self.tokenizer.eos_token_id, pad_token_id=self.tokenizer.pad_token_id)
         self.fingerprint = fingerprint(base, self.tokenizer)
         self._rank = settings.rank
         try:

@@ -59,6 +59,8 @@ class Policy:
         self.model: PreTrainedModel | PeftModel = AutoModelForCausalLM.from_pretrained(
             name, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options
         )
+        # What a model folder suggests for generation, a repetition penalty say, must not creep in.
+        self.model.generation_config = GenerationConfig(eos_token_id=self.tokenizer.eos_token_id, pad_token_id=self.tokenizer.pad_token_id)
         if adapter is not None:
             try:
                 self.model = PeftModel.from_pretrained(self.model, adapter)
@@ -92,11 +94,7 @@ class Policy:
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             logits_processor=processors,
-            generation_config=GenerationConfig(
-                max_new_tokens=self.settings.max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
-            ),
+            max_new_tokens=self.settings.max_new_tokens,
         )
         texts: list[str] = self.tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         return texts

@@ -65,6 +65,9 @@ def test_a_dry_run_says_what_would_run_and_makes_nothing(tmp_path: Path) -> None
         (["recipes/quickstart.yaml", "grader=oracle"], "grader is 'oracle'; it is one of exact_match, contained"),
         (["recipes/quickstart.yaml", "domain=chess"], "domain is 'chess'; it is one of knowledge"),
         (["recipes/quickstart.yaml", "teacher.style=poem"], "teacher.style is 'poem'; it is one of implications"),
+        (["recipes/quickstart.yaml", "held_out.limit=1"], "held_out has 1 context; comparing needs at least 2"),
+        (["recipes/tiny/compare.yaml", "teachers.passage_only.model=x"], "teachers.passage_only: the name"),
+        (["recipes/tiny/compare.yaml", "students.seeds.model=x"], "students.seeds: the name"),
         (["recipes/quickstart.yaml", "name=../x"], "must be a plain folder name"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,11 @@ print(json.dumps(answer(model.eval(), AutoTokenizer.from_pretrained(path), promp
 def test_a_lasting_update_gives_its_answers_again_in_a_fresh_process(llama: str, tmp_path: Path, merge: bool) -> None:
     student = make_student(llama, tmp_path, epochs=20, merge=merge)
     lessons = (Lesson(context=CONTEXT, edit=edit("Ada plays the harp.")), Lesson(context=PROBE, edit=edit("Bob plays the lute.")))
-    card = student.commit(CommitRequest(task=TASK, lessons=lessons, seed=3))
+    request = CommitRequest(task=TASK, lessons=lessons, seed=3)
+    for leftover in (".tmp", ".adapter"):  # of a commit that was killed half-way
+        (tmp_path / f"version-{request.id[:8]}{leftover}" / "x").mkdir(parents=True)
+    card = student.commit(request)
+    assert [path.name for path in tmp_path.iterdir()] == [f"version-{request.id[:8]}"]
     reported = [outcome.answer for change in card.changes for outcome in change.adapted[0]]
     assert reported != [outcome.answer for change in card.changes for outcome in change.base]
     prompts = [prompt for lesson in lessons for prompt in DOMAINS["knowledge"].ask(lesson.context)]
@@ -115,3 +120,22 @@ def test_a_context_without_questions_can_still_be_learned(student: Student) -> N
     card = student.commit(CommitRequest(task=TASK, lessons=(lesson,), seed=1))
     assert card.changes[0].base == ()
     assert Path(card.path).is_dir()
+
+
+def test_limits_are_per_lesson_in_a_lasting_update(llama: str, tmp_path: Path) -> None:
+    student = make_student(llama, tmp_path, max_examples=3)
+    lesson = Lesson(context=CONTEXT, edit=edit("One.", "Two."))
+    assert student.commit(CommitRequest(task=TASK, lessons=(lesson,) * 3, seed=1)).trained_tokens > 0
+    too_long = Lesson(context=CONTEXT, edit=edit("One.", "Two.", "Three."))
+    refusal = student.score(request(edit=too_long.edit))
+    assert isinstance(refusal, Refusal)
+    assert "4 examples, but this student allows 3; raise student.max_examples" in refusal.reason
+
+
+def test_what_a_model_folder_suggests_for_generation_does_not_creep_in(llama: str, tmp_path: Path) -> None:
+    suggestive = tmp_path / "model"
+    shutil.copytree(llama, suggestive)
+    (suggestive / "generation_config.json").write_text('{"repetition_penalty": 5.0, "do_sample": true, "temperature": 2.0}')
+    plain, other = make_student(llama, tmp_path / "a").score(request()), make_student(str(suggestive), tmp_path / "b").score(request())
+    assert isinstance(plain, Reward) and isinstance(other, Reward)
+    assert plain.change == other.change

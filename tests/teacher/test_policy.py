@@ -72,3 +72,13 @@ def test_an_adapter_that_does_not_fit_is_refused(llama: str, olmo: str, tmp_path
     policy.finetune([(PROMPTS[0], "harp")], FinetuneSettings(rank=4, epochs=1), seed=1, output=tmp_path / "round-1")
     with pytest.raises(InvalidInput, match=r"teacher\.adapter .*round-1' does not fit on"):
         Policy(settings(olmo, adapter=str(tmp_path / "round-1")))
+
+
+def test_training_all_weights_of_an_adapted_teacher_keeps_what_it_had_learned(llama: str, tmp_path: Path) -> None:
+    policy = Policy(settings(llama, temperature=1e-4))
+    lora = FinetuneSettings(rank=8, alpha=16, learning_rate=2e-2, epochs=40, batch_size=2)
+    policy.finetune([(PROMPTS[0], "harp"), (PROMPTS[1], "lute")], lora, seed=1, output=tmp_path / "round-1")
+    policy.finetune([(PROMPTS[2], "oboe")], FinetuneSettings(lora=False, learning_rate=1e-6, epochs=1), seed=1, output=tmp_path / "round-2")
+    reloaded = Policy(settings(str(tmp_path / "round-2"), temperature=1e-4))
+    assert reloaded.fingerprint == policy.fingerprint
+    assert reloaded.sample(PROMPTS[:2], [1, 2]) == ["harp", "lute"]
