@@ -209,16 +209,16 @@ def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
 
 def table(title: str, report: Mapping[str, Any]) -> Table:
     """The table a user sees."""
-    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     grid.add_column("condition", no_wrap=True)
-    for heading in ("accuracy", "95% interval", "n", "gain", "answers +/-", "seconds"):
+    for heading in ("accuracy", "95% interval", "n", "gain", "answers", "seconds"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for name, row in report["scores"].items():
         changed = f"+{report['answers_gained'][name]} -{report['answers_lost'][name]}"
         grid.add_row(
             name.replace("_", " "),
             f"{row['mean']:.1%}",
-            f"{row['low']:.1%} to {row['high']:.1%}",
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
             str(row["n"]),
             f"{report['gain'][name]['mean']:+.1%}",
             "" if name == "no_edit" else changed,

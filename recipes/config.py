@@ -126,7 +126,8 @@ class Experiment(RecipeSettings, LoopSettings):
     """Train a teacher and its control, freeze both, adapt a new student, compare everything; once per seed.
 
     Attributes:
-        lasting: How many held-out contexts the new student learns for good at the end.
+        lasting: How many held-out contexts the new student learns for good at the end, all in one adapter.
+        lasting_epochs: Epochs of that update; null means the student's own, which suit one context.
 
     """
 
@@ -135,6 +136,7 @@ class Experiment(RecipeSettings, LoopSettings):
     held_out: DataSettings = field(default_factory=DataSettings)
     retention: DataSettings = field(default_factory=DataSettings)
     lasting: int = 4
+    lasting_epochs: int | None = None
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     student: StudentSettings = field(default_factory=StudentSettings)
@@ -166,7 +168,7 @@ RECIPES: dict[str, type[RecipeSettings]] = {
 }
 
 _AT_LEAST_ONE = (
-    "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting rank alpha epochs batch_size accumulation "
+    "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs batch_size accumulation "
     "answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps passages_per_step "
     "closed_book_per_step evaluate_every"
 ).split()

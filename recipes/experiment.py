@@ -10,7 +10,7 @@ from typing import Any
 
 from protocol.errors import TutelageError
 from protocol.exchange import InProcessExchange
-from protocol.messages import Lesson
+from protocol.messages import Lesson, Update
 from recipes.adapt_student import commit, describe_version, report_version
 from recipes.compare import HeldOut, Scores, describe_difference, report_scores, score_conditions, table, write_edits
 from recipes.config import Experiment
@@ -56,7 +56,8 @@ def run(settings: Experiment) -> Path:
                 scores[name].append(score_conditions(exchange, held_out, teachers, f"{at}/{name}", folder.journal))
             # The new student keeps what the frozen teacher writes.
             pairs = list(zip(held_out_contexts, teachers["trained_teacher"], strict=True))[: settings.lasting]
-            lessons = [Lesson(context=context, edit=edit) for context, edit in pairs if edit]
+            update = Update(epochs=settings.lasting_epochs)
+            lessons = [Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, edit in pairs if edit]
             try:
                 lasting[at] = report_version(commit(new, task, lessons, seed, folder.journal), lessons, domain)
                 console.print(describe_version(lasting[at]))

@@ -142,49 +142,76 @@ def test_a_changed_recipe_is_refused_on_an_old_folder(
 
 
 @pytest.mark.parametrize("lines", [2, 5, 9])
-def test_a_run_killed_outright_continues_to_the_same_result(tmp_path: Path, texts: str, llama: str, olmo: str, lines: int) -> None:
+def test_a_training_killed_outright_continues_to_the_same_result(tmp_path: Path, texts: str, llama: str, olmo: str, lines: int) -> None:
     def words(name: str) -> list[str]:
         return train_words(tmp_path / "runs", texts, llama, olmo, f"name={name}", "rounds=2", "candidates=3")
 
     assert main(words("whole")) == 0
-    killed = tmp_path / "runs" / "killed" / "journal.jsonl"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "recipes.cli", *words("killed")],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ,
-    )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (killed.exists() and killed.read_bytes().count(b"\n") >= lines):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = killed.read_bytes()
-    assert before.count(b"\n") >= lines
-    assert main(words("killed")) == 0
-    assert killed.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    _kill_and_continue(words("killed"), tmp_path / "runs" / "killed", lines)
     whole, resumed = (list(read_records(tmp_path / "runs" / name / "journal.jsonl")) for name in ("whole", "killed"))
     assert [_timeless(r) for r in whole] == [_timeless(r) for r in resumed]
 
 
+def _kill_and_continue(words: list[str], run: Path, lines: int) -> None:
+    """Kill a run once its journal has so many lines, and continue it: what stood in the journal stays as it was."""
+    journal = run / "journal.jsonl"
+    process = subprocess.Popen([sys.executable, "-m", "recipes.cli", *words], cwd=ROOT, stdout=subprocess.DEVNULL, env=os.environ)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= lines):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = journal.read_bytes()
+    assert before.count(b"\n") >= lines
+    assert not (run / "report.json").exists()
+    assert main(words) == 0
+    assert journal.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+
+
 def _timeless(record: Any) -> Any:
     content = record.model_dump()
-    if content["kind"] == "reward":
-        content["result"].pop("seconds", None)
+    content.get("result", {}).pop("seconds", None)
+    for place in ("seconds", "path"):
+        content.get("card", {}).pop(place, None)
     return content
 
 
-def test_the_whole_experiment_reports_every_condition_and_resumes_without_work(tmp_path: Path) -> None:
-    words = ["run", "recipes/quickstart.yaml", f"runs={tmp_path}", "rounds=1", "contexts_per_round=2", "candidates=2", "seeds=[3,4]"]
-    words += ["held_out.limit=3", "retention.limit=2", "lasting=2"]
-    assert main(words) == 0
-    first = report(tmp_path, "quickstart")
+EXPERIMENT = ["rounds=1", "contexts_per_round=2", "candidates=2", "seeds=[3,4]", "held_out.limit=2", "retention.limit=2", "lasting=2"]
+
+
+@pytest.fixture(scope="module")
+def whole_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        assert main(["run", "recipes/quickstart.yaml", f"runs={runs}", *EXPERIMENT]) == 0
+    return runs
+
+
+@pytest.mark.parametrize("lines", [20, 45])
+def test_an_experiment_killed_outright_continues_to_the_same_result(tmp_path: Path, whole_experiment: Path, lines: int) -> None:
+    _kill_and_continue(["run", "recipes/quickstart.yaml", f"runs={tmp_path}", *EXPERIMENT], tmp_path / "quickstart", lines)
+    whole, resumed = (list(read_records(runs / "quickstart" / "journal.jsonl")) for runs in (whole_experiment, tmp_path))
+    assert [_timeless(r) for r in whole] == [_timeless(r) for r in resumed]
+    whole_report, resumed_report = (_figures(report(runs, "quickstart")) for runs in (whole_experiment, tmp_path))
+    assert whole_report == resumed_report
+
+
+def _figures(content: Any) -> Any:
+    """A report without times and places."""
+    if isinstance(content, dict):
+        return {key: _figures(value) for key, value in content.items() if key not in ("wall_seconds", "seconds", "path")}
+    return [_figures(item) for item in content] if isinstance(content, list) else content
+
+
+def test_the_whole_experiment_reports_every_condition_and_resumes_without_work(whole_experiment: Path) -> None:
+    words = ["run", "recipes/quickstart.yaml", f"runs={whole_experiment}", *EXPERIMENT]
+    first = report(whole_experiment, "quickstart")
     conditions = ["no_edit", "passage_only", "untrained_teacher", "random_selection", "trained_teacher", "reference_edits", "other_context"]
     for student in ("target_student", "new_student"):
         part = first[student]
         assert list(part["scores"]) == conditions
-        assert all(row["n"] == 3 for row in part["scores"].values())
+        assert all(row["n"] == 2 for row in part["scores"].values())
         assert set(part["by_seed"]) == {"3", "4"}
         assert {"mean", "low", "high", "n"} == set(part["trained_minus_untrained"]) == set(part["trained_minus_random"])
         assert part["leakage"]["before"]["n"] == part["retention"]["after"]["n"] > 0
@@ -193,8 +220,8 @@ def test_the_whole_experiment_reports_every_condition_and_resumes_without_work(t
     assert first["target_student"]["student"]["fingerprint"] != first["new_student"]["student"]["fingerprint"]
     assert first["seeds"] == [3, 4]
     assert set(first["lasting_update"]) == {"seed-3", "seed-4"}
-    journal = (tmp_path / "quickstart" / "journal.jsonl").read_bytes()
+    journal = (whole_experiment / "quickstart" / "journal.jsonl").read_bytes()
     assert main(words) == 0
-    assert (tmp_path / "quickstart" / "journal.jsonl").read_bytes() == journal
-    again = report(tmp_path, "quickstart")
+    assert (whole_experiment / "quickstart" / "journal.jsonl").read_bytes() == journal
+    again = report(whole_experiment, "quickstart")
     assert {**again, "wall_seconds": 0} == {**first, "wall_seconds": 0}
