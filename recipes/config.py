@@ -168,9 +168,9 @@ RECIPES: dict[str, type[RecipeSettings]] = {
 }
 
 _AT_LEAST_ONE = (
-    "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs batch_size accumulation "
-    "answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps passages_per_step "
-    "closed_book_per_step evaluate_every"
+    "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
+    "batch_size accumulation answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps "
+    "passages_per_step closed_book_per_step evaluate_every"
 ).split()
 _ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p")
 
