@@ -13,7 +13,7 @@ from protocol.domain import Domain
 from protocol.errors import TutelageError
 from protocol.exchange import Exchange, InProcessExchange
 from protocol.journal import Journal
-from protocol.messages import Change, Context, Question, Refusal, Reward, SelfEdit, Task
+from protocol.messages import Context, Question, Refusal, Reward, SelfEdit, Task
 from recipes.config import Compare
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
@@ -57,11 +57,14 @@ class Measured:
 
 @dataclass
 class Scores:
-    """All conditions on one student, and the side effects of the last teacher's edits, before and after, per context."""
+    """All conditions on one student, and the side effects of the last teacher's edits: (before, after) per context.
+
+    None where a context has no reward, or the probe was not asked.
+    """
 
     conditions: dict[str, Measured]
-    leakage: tuple[list[float], list[float]]
-    retention: tuple[list[float], list[float]]
+    leakage: list[tuple[float, float] | None]
+    retention: list[tuple[float, float] | None]
 
 
 def run(settings: Compare) -> Path:
@@ -134,8 +137,8 @@ def score_conditions(exchange: Exchange, held_out: HeldOut, teachers: Mapping[st
         results[condition] = score(exchange, requests, f"{stage} · {condition}", journal)
     base = [base_accuracy(context, [row[i] for row in results.values()]) for i, context in enumerate(contexts)]
     measured = {condition: measure(row, base) for condition, row in results.items()}
-    probed = [result.probes for result in results[last] if isinstance(result, Reward)]
-    return Scores({"no_edit": Measured(base), **measured}, *(_before_and_after(probed, kind) for kind in (0, 1)))
+    leakage, retention = (_before_and_after(results[last], probe) for probe in (0, 1))
+    return Scores({"no_edit": Measured(base), **measured}, leakage, retention)
 
 
 def base_accuracy(context: Context, results: Sequence[Reward | Refusal | None]) -> float:
@@ -160,10 +163,10 @@ def measure(results: Sequence[Reward | Refusal | None], base: Sequence[float]) -
     )
 
 
-def _before_and_after(probed: Sequence[tuple[Change, ...]], kind: int) -> tuple[list[float], list[float]]:
-    """Accuracies on the probe of one kind: 0 for leakage, 1 for retention."""
-    changes = [probes[kind] for probes in probed if len(probes) > kind]
-    return [change.base_accuracy for change in changes], [change.adapted_accuracy for change in changes]
+def _before_and_after(results: Sequence[Reward | Refusal | None], probe: int) -> list[tuple[float, float] | None]:
+    """Each context's accuracy on one of its probes: 0 for leakage, 1 for retention."""
+    changes = [r.probes[probe] if isinstance(r, Reward) and len(r.probes) > probe else None for r in results]
+    return [(change.base_accuracy, change.adapted_accuracy) if change else None for change in changes]
 
 
 def side_effects(held_out: HeldOut, index: int) -> list[Context]:
@@ -197,9 +200,10 @@ def report_scores(seeds: Sequence[Scores]) -> dict[str, Any]:
         if "trained_teacher" in names and theirs in names:
             report[key] = difference(pooled["trained_teacher"], pooled[theirs])
     for name in ("leakage", "retention"):
-        before, after = ([value for scores in seeds for value in getattr(scores, name)[side]] for side in (0, 1))
-        if before:
-            report[name] = {"before": summarize(before), "after": summarize(after)}
+        by_context = zip(*(getattr(scores, name) for scores in seeds), strict=True)
+        measured = [_mean(known) for changes in by_context if (known := [change for change in changes if change])]
+        if measured:
+            report[name] = {when: summarize([change[side] for change in measured]) for side, when in enumerate(("before", "after"))}
     return report
 
 

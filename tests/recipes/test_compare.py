@@ -51,13 +51,14 @@ def test_leakage_asks_about_another_context_and_counts_this_ones_answers() -> No
 def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
     def scores(trained: list[float]) -> Scores:
         conditions = {"no_edit": [0.0, 0.0], "untrained_teacher": [0.0, 0.5], "random_selection": [0.0, 0.5], "trained_teacher": trained}
-        return Scores({name: Measured(values) for name, values in conditions.items()}, ([0.0], [0.5]), ([], []))
+        leakage = [(0.0, trained[0]), None]
+        return Scores({name: Measured(values) for name, values in conditions.items()}, leakage, [None, None])
 
     report = report_scores([scores([0.5, 1.0]), scores([1.0, 1.0])])
     assert report["scores"]["trained_teacher"]["mean"] == 0.875
     assert report["trained_minus_untrained"] == {"mean": 0.625, "low": 0.5, "high": 0.75, "n": 2}
     assert report["trained_minus_random"]["mean"] == 0.625
-    assert report["leakage"]["after"]["mean"] == 0.5
+    assert report["leakage"]["after"] == {"mean": 0.75, "low": 0.75, "high": 0.75, "n": 1}
     assert "retention" not in report
 
 
