@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from protocol.journal import CandidateRecord, RewardRecord, read_records
+from protocol.journal import CandidateRecord, CommitRecord, RewardRecord, read_records
 from recipes.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,6 +98,15 @@ def test_a_context_without_questions_is_learned_without_a_score(tmp_path: Path, 
     assert "scores" not in adapted
     assert adapted["answers"] == []
     assert Path(adapted["version"]["path"], "adapter_model.safetensors").exists()
+
+
+def test_the_best_self_edit_by_reward_is_the_one_that_is_kept(tmp_path: Path, texts: str, llama: str, olmo: str) -> None:
+    words = [*overrides(tmp_path / "runs", llama, olmo), f"contexts.source={texts}", "name=adapt", "candidates=3", "use=best"]
+    assert main(["run", "recipes/tiny/adapt_student.yaml", *words]) == 0
+    records = list(read_records(tmp_path / "runs" / "adapt" / "journal.jsonl"))
+    readable = [r for r in records if isinstance(r, CandidateRecord) and r.malformed is None]
+    assert report(tmp_path / "runs", "adapt")["inner_loops"] == len(readable) > 0
+    assert len([r for r in records if isinstance(r, CommitRecord)]) == 1
 
 
 def test_candidates_that_are_no_self_edits_are_journaled_and_the_run_goes_on(
