@@ -61,7 +61,6 @@ class Domain(Protocol):
 
         Raises:
             MalformedEdit: With the reason.
-
         """
         ...
 

@@ -124,7 +124,6 @@ def read_records(path: Path) -> Iterator[Record]:
 
     Raises:
         InvalidInput: A line is not a record; names the file and the line.
-
     """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):

@@ -113,7 +113,6 @@ class RewardRequest(Message):
     Attributes:
         seeds: One inner loop per seed. All candidates of a context get the same seeds (common random numbers).
         probes: Contexts whose questions are asked as well, before and after, to see what else the update changed.
-
     """
 
     version: Literal[1] = PROTOCOL_VERSION
@@ -184,7 +183,6 @@ class Reward(Message):
         gained, lost: Answers that turned right, and that turned wrong, summed over seeds.
         seconds: Wall time of the inner loops and their answers, without the base's and the probes'.
         trained_tokens: Tokens in the loss, summed over steps and seeds.
-
     """
 
     version: Literal[1] = PROTOCOL_VERSION
@@ -237,7 +235,6 @@ class VersionCard(Message):
     Attributes:
         path: Folder of the PEFT adapter or merged model, as the student sees it.
         changes: Per lesson, the answers before and after; empty answers where a context has no questions.
-
     """
 
     version: Literal[1] = PROTOCOL_VERSION

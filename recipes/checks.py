@@ -16,7 +16,6 @@ def check(settings: RecipeSettings) -> str:
 
     Raises:
         InvalidInput: Names the key, the value and the remedy. Nothing has been created.
-
     """
     check_run_folder(settings)
     match settings:

@@ -25,7 +25,6 @@ class DataSettings:
         source: A file or folder, `hub:NAME`, or `tiny` for the tiny world.
         split: Of a data set or of the tiny world.
         limit: Use the first so many; null means all.
-
     """
 
     source: str = ""
@@ -43,7 +42,6 @@ class RecipeSettings:
         domain, grader: How contexts are asked and graded; an empty grader means the domain's default.
         repeats: Inner loops per self-edit, each with its own seed.
         threads: CPU threads; null leaves it to torch. One is fastest for tiny models, and does not suffer from company.
-
     """
 
     recipe: str = ""
@@ -63,7 +61,6 @@ class LoopSettings:
         contexts_per_round: Each round takes its own contexts, in an order drawn from the seed; at the end it starts over.
         candidates: Self-edits sampled per context.
         keep_per_context, minimum: The M step trains on the best so many per context, if worth at least `minimum`.
-
     """
 
     rounds: int = 2
@@ -93,7 +90,6 @@ class AdaptStudent(RecipeSettings):
         candidates: Self-edits sampled per context.
         use: `all` of them, or the `best` by reward. The best is chosen on the contexts' own questions, so the accuracy
             reported for it is optimistic.
-
     """
 
     seed: int = 0
@@ -111,7 +107,6 @@ class Compare(RecipeSettings):
     Attributes:
         teachers: By condition name. The last one is compared with the first, and lends its edits to `other_context`.
         retention: Contexts whose questions the students know before; without a source it is not measured.
-
     """
 
     seed: int = 0
@@ -128,7 +123,6 @@ class Experiment(RecipeSettings, LoopSettings):
     Attributes:
         lasting: How many held-out contexts the new student learns for good at the end, all in one adapter.
         lasting_epochs: Epochs of that update; null means the student's own, which suit one context.
-
     """
 
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -180,7 +174,6 @@ def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
 
     Raises:
         InvalidInput: Names the file, the key, the value and the remedy.
-
     """
     try:
         content = OmegaConf.load(path)

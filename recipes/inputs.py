@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
@@ -42,7 +43,6 @@ def load_data(data: DataSettings, key: str, *, questions: bool) -> tuple[list[Co
     Args:
         key: The recipe's key, for messages.
         questions: Whether every context needs questions with answers.
-
     """
     if not data.source:
         raise InvalidInput(f"{key}.source is empty; give a file, a folder, hub:NAME or tiny")
@@ -70,7 +70,6 @@ def identify(contexts: Mapping[str, Sequence[Context]], models: Mapping[str, tup
 
     Args:
         models: By key, a model's or adapter's folder (or hub name) and revision.
-
     """
     known = {key: content_id([context.id for context in used]) for key, used in contexts.items()}
     for key, (name, revision) in models.items():
@@ -92,43 +91,31 @@ def _identify_model(name: str, revision: str | None) -> str:
     return digest.hexdigest()[:32]
 
 
-def check_model(name: str, key: str, revision: str | None = None, *, adapter: bool = False) -> None:
+Kind = Literal["model", "adapter", "either"]
+
+
+def check_model(name: str, key: str, revision: str | None = None, kind: Kind = "model") -> None:
     """See that a model can be loaded: a folder with a config and safetensors, or a hub model, fetched now.
 
     Args:
-        adapter: Whether `name` must be a PEFT folder.
-
+        name: Folder or hub name.
+        key: The recipe's key, for messages.
+        revision: Hub revision.
+        kind: A whole model, a PEFT folder, or either: a trained teacher may be given as its PEFT folder alone.
     """
     if not name:
         raise InvalidInput(f"{key} is empty; give a model folder or a hub name")
     folder = Path(name)
-    wanted = "adapter_config.json" if adapter else "config.json"
     if folder.is_dir():
-        if not adapter and (folder / "adapter_config.json").exists() and key.startswith("teacher"):
-            wanted = "adapter_config.json"  # a trained teacher: its base is named there
-        config = folder / wanted
-        if not config.exists():
-            raise InvalidInput(f"{key} is {name!r}, a folder without {wanted}; it must be {'a PEFT' if adapter else 'a model'} folder")
-        try:
-            json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InvalidInput(f"{key}: {config} is not JSON ({error}); save the model again") from error
-        if wanted == "adapter_config.json" and not adapter:
-            check_model(json.loads(config.read_text()).get("base_model_name_or_path") or "", f"{key}'s base")
-        weights = sorted(folder.glob("adapter_model.safetensors" if wanted == "adapter_config.json" else "*.safetensors"))
-        if not weights:
-            raise InvalidInput(f"{key} is {name!r}, a folder without safetensors; save it with save_pretrained")
-        for path in weights:
-            try:
-                with safe_open(path, framework="np"):
-                    pass
-            except SafetensorError as error:
-                raise InvalidInput(f"{key}: {path} is damaged ({error}); copy or save the model again") from error
+        is_adapter = kind == "adapter" or (kind == "either" and (folder / "adapter_config.json").exists())
+        config = _check_folder(folder, key, "adapter_" if is_adapter else "")
+        if kind == "either" and is_adapter:
+            check_model(config.get("base_model_name_or_path") or "", f"{key}'s base")
         return
     if folder.exists():
-        raise InvalidInput(f"{key} is {name!r}, a file; it must be a model folder")
-    if adapter or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InvalidInput(f"{key} is {name!r}, which does not exist; give {'a PEFT' if adapter else 'a model'} folder")
+        raise InvalidInput(f"{key} is {name!r}, a file; it must be a folder")
+    if kind == "adapter" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InvalidInput(f"{key} is {name!r}, which does not exist; give a folder that save_pretrained has written")
     from huggingface_hub import snapshot_download
 
     try:
@@ -138,12 +125,33 @@ def check_model(name: str, key: str, revision: str | None = None, *, adapter: bo
         raise InvalidInput(f"{key} is {name!r}: no such folder, and the hub does not give it ({reason})") from error
 
 
+def _check_folder(folder: Path, key: str, prefix: str) -> dict[str, Any]:
+    """See that a folder has a readable configuration and whole weights; returns the configuration."""
+    config = folder / f"{prefix}config.json"
+    if not config.exists():
+        raise InvalidInput(f"{key} is {str(folder)!r}, a folder without {config.name}; give one that save_pretrained has written")
+    try:
+        content: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidInput(f"{key}: {config} is not JSON ({error}); save the model again") from error
+    weights = sorted(folder.glob(f"{prefix}model*.safetensors"))
+    if not weights:
+        raise InvalidInput(f"{key} is {str(folder)!r}, a folder without {prefix}model.safetensors; save it with save_pretrained")
+    for path in weights:
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise InvalidInput(f"{key}: {path} is damaged ({error}); copy or save the model again") from error
+    return content
+
+
 def teacher_models(teacher: TeacherSettings, key: str) -> dict[str, tuple[str | None, str | None]]:
     """What `identify` is to know of a teacher."""
     return {f"{key}.model": (teacher.model, teacher.revision), f"{key}.adapter": (teacher.adapter, None)}
 
 
 def check_teacher(teacher: TeacherSettings, key: str) -> None:
-    check_model(teacher.model, f"{key}.model", teacher.revision)
+    check_model(teacher.model, f"{key}.model", teacher.revision, kind="either")
     if teacher.adapter is not None:
-        check_model(teacher.adapter, f"{key}.adapter", adapter=True)
+        check_model(teacher.adapter, f"{key}.adapter", kind="adapter")

@@ -33,7 +33,6 @@ class RunFolder:
 
         Raises:
             InvalidInput: The folder cannot be written, belongs to another recipe or to other inputs, or is in use.
-
         """
         check_run_folder(settings)
         self.path = Path(settings.runs) / settings.name
@@ -81,7 +80,6 @@ def check_run_folder(settings: RecipeSettings) -> None:
 
     Raises:
         InvalidInput: Its name is no folder name, it cannot be written, or it belongs to a different recipe.
-
     """
     if Path(settings.name).name != settings.name or settings.name in ("", ".", ".."):
         raise InvalidInput(f"name is {settings.name!r}; it must be a plain folder name")

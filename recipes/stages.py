@@ -23,7 +23,6 @@ def write_candidates(
 
     Returns:
         One record per candidate, by context, then by index.
-
     """
     wanted = [(context, index) for context in contexts for index in range(count)]
     missing = [(c, i) for c, i in wanted if (stage, c.id, i) not in journal.candidates]
@@ -72,7 +71,6 @@ def score(exchange: Exchange, requests: Sequence[RewardRequest | None], stage: s
 
     Returns:
         One result per request, in order; None for None.
-
     """
     card = exchange.describe()
     keys = [measurement_key(card, request) if request else None for request in requests]

@@ -12,7 +12,6 @@ def summarize(values: Sequence[float], resamples: int = 10_000) -> Summary:
 
     Args:
         values: One per context: the context is what is resampled, since answers within one are not independent.
-
     """
     array = np.asarray(values, dtype=float)
     if array.size == 0:

@@ -129,8 +129,8 @@ def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context],
             mean_reward=summarize(trained.rewards[-1])["mean"] if trained.rewards[-1] else None,
             finetune_loss=loss,
         )
-        journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=policy.fingerprint))
         trained.teacher, trained.fingerprint = load_from(outer.teacher, output), policy.fingerprint
+        journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=trained.fingerprint))
     return trained
 
 

@@ -14,7 +14,6 @@ def answer(
 
     Returns:
         One answer per prompt, in order, without the prompt and special tokens.
-
     """
     greedy = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     answers: list[str] = []

@@ -38,7 +38,6 @@ def make_plan(update: Update, settings: StudentSettings) -> Plan:
 
     Raises:
         InnerLoopFailed: The edit asks for a rank above the student's limit.
-
     """
     rank = update.rank or settings.rank
     if rank > settings.max_rank:
@@ -77,7 +76,6 @@ def train_adapter(base: FrozenBase, examples: Sequence[Example], plan: Plan, see
 
     Raises:
         InnerLoopFailed: Nothing to train on, a limit is exceeded, or the loss is not finite.
-
     """
     settings = base.settings
     rows = encode(examples, base.tokenizer, plan.loss_on)

@@ -22,7 +22,6 @@ class StudentSettings:
         answer_batch: Questions answered at once.
         max_steps, max_examples, max_example_tokens, max_rank: What an edit may ask for; more is refused.
         merge: Save lasting updates as whole models instead of PEFT folders.
-
     """
 
     model: str = ""

@@ -45,7 +45,6 @@ class Policy:
 
         Raises:
             InvalidInput: A PEFT folder does not fit on the model.
-
         """
         self.settings = settings
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -83,7 +82,6 @@ class Policy:
 
         Args:
             seeds: One per prompt; the same prompt and seed give the same candidate in any batch.
-
         """
         batch = self.tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt").to(self.device)
         processors = LogitsProcessorList([TemperatureLogitsWarper(self.settings.temperature)])
@@ -116,7 +114,6 @@ class Policy:
 
         Returns:
             Mean training loss, nats per token.
-
         """
         if not settings.lora and isinstance(self.model, PeftModel):
             self.model = self.model.merge_and_unload()

@@ -31,7 +31,6 @@ def keep_best(
 
     Raises:
         ValueError: If the two sequences differ in length or `per_context` is below 1.
-
     """
     if len(candidates) != len(rewards):
         raise ValueError(f"{len(candidates)} candidates but {len(rewards)} rewards; give one reward per candidate")

@@ -18,7 +18,6 @@ class TeacherSettings:
         temperature, top_p: Sampling; 1.0 and 0.95 as published.
         max_new_tokens: A candidate is cut there.
         batch_size: Candidates sampled at once.
-
     """
 
     model: str = ""

@@ -33,7 +33,6 @@ class Knowledge:
 
         Raises:
             MalformedEdit: The text is empty, too long, binary, or makes too many sequences.
-
         """
         if not text.strip():
             raise MalformedEdit("the candidate is empty; a self-edit has at least one line of text")

@@ -24,7 +24,6 @@ def load_contexts(source: str, split: str = "") -> list[Context]:
         source: A file (`.json`, `.jsonl`, `.txt`, `.md`), a folder of text files with an optional questions `.jsonl`, a
             folder written by `Dataset.save_to_disk`, or `hub:NAME` for a data set of the Hugging Face hub.
         split: The split of a data set; files have none.
-
     """
     if source.startswith("hub:"):
         return _from_datasets(source, split)
