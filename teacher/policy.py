@@ -115,29 +115,48 @@ class Policy:
         Returns:
             Mean training loss, nats per token.
         """
+        self._make_trainable(settings, seed)
+        unfinished = output.with_name(output.name + ".tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        rows = [{"prompt": prompt, "completion": completion} for prompt, completion in pairs]
+        trainer = SFTTrainer(
+            model=self.model,
+            args=self._arguments(settings, seed, unfinished),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=self.tokenizer,
+            callbacks=[_Progress(on_step)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        loss: float = trainer.train().training_loss
+        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        inner.__dict__.pop("forward", None)  # SFTTrainer wraps it anew each round
+        self.model.eval().requires_grad_(False)
+        self.model.save_pretrained(unfinished)
+        self.tokenizer.save_pretrained(unfinished)
+        publish_folder(unfinished, output)
+        return loss
+
+    def _make_trainable(self, settings: FinetuneSettings, seed: int) -> None:
+        """Give the model an adapter to train, or go on with the one it has; or open all of its weights."""
         if not settings.lora and isinstance(self.model, PeftModel):
             self.model = self.model.merge_and_unload()
         if settings.lora and not isinstance(self.model, PeftModel):
-            targets = settings.targets
+            targets, named = settings.targets, {"all-linear": "all-linear", "default": None}
             lora = LoraConfig(
                 r=settings.rank,
                 lora_alpha=settings.alpha,
                 lora_dropout=settings.dropout,
-                target_modules=targets
-                if targets == "all-linear"
-                else None
-                if targets == "default"
-                else [name.strip() for name in targets.split(",")],
+                target_modules=named[targets] if targets in named else [name.strip() for name in targets.split(",")],
                 task_type="CAUSAL_LM",
             )
             torch.manual_seed(seed)
             self.model = get_peft_model(self.model, lora)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not settings.lora or "lora_" in name)
-        unfinished = output.with_name(output.name + ".tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        arguments = SFTConfig(
-            output_dir=str(unfinished),
+
+    def _arguments(self, settings: FinetuneSettings, seed: int, output: Path) -> SFTConfig:
+        return SFTConfig(
+            output_dir=str(output),
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.accumulation,
             num_train_epochs=settings.epochs,
@@ -155,20 +174,3 @@ class Policy:
             report_to="none",
             disable_tqdm=True,
         )
-        rows = [{"prompt": prompt, "completion": completion} for prompt, completion in pairs]
-        trainer = SFTTrainer(
-            model=self.model,
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=self.tokenizer,
-            callbacks=[_Progress(on_step)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        loss: float = trainer.train().training_loss
-        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        inner.__dict__.pop("forward", None)  # SFTTrainer wraps it anew each round
-        self.model.eval().requires_grad_(False)
-        self.model.save_pretrained(unfinished)
-        self.tokenizer.save_pretrained(unfinished)
-        publish_folder(unfinished, output)
-        return loss

@@ -7,7 +7,9 @@ from protocol.schema import MESSAGES, json_schema
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_every_message_has_a_valid_schema(name: str) -> None:
-    jsonschema.Draft202012Validator.check_schema(json_schema(name))
+    schema = json_schema(name)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$schema"].endswith("2020-12/schema")
 
 
 def test_the_schema_accepts_what_the_model_writes_and_refuses_unknown_keys() -> None:

@@ -42,8 +42,8 @@ def test_a_folder_whose_making_was_cut_short_is_made_again(tmp_path: Path, left:
     (tmp_path / "mine").mkdir()
     for name in left:
         (tmp_path / "mine" / name).write_text("")
-    with RunFolder(settings(tmp_path), INPUTS):
-        pass
+    with RunFolder(settings(tmp_path), INPUTS) as folder:
+        assert (folder.path / "recipe.yaml").stat().st_size > 0
     check_run_folder(settings(tmp_path))
 
 
