@@ -3,7 +3,7 @@
 A teacher's side sees only `Exchange`; whether the student lives in this process or elsewhere is the recipe's choice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from protocol.messages import CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
@@ -14,12 +14,19 @@ class Exchange(Protocol):
 
     def describe(self) -> StudentCard: ...
 
-    def submit(self, requests: Sequence[RewardRequest]) -> None:
-        """Queue requests. One that is already queued is not queued again."""
+    def submit(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> None:
+        """Queue requests. One that is already queued is not queued again.
+
+        A student trains requests together, in their order, and who trains with whom decides the last bits of a reward. So a
+        caller that goes on after a crash submits the same requests again, and names those it has answers to.
+
+        Args:
+            known: Ids among `requests` that get no answer.
+        """
         ...
 
     def completed(self) -> Iterator[Reward | Refusal]:
-        """Yield an answer for every request still queued, each as soon as it is known."""
+        """Yield an answer for every request still queued that is not known, each as soon as there is one."""
         ...
 
     def cancel(self, request_ids: Sequence[str]) -> None:
@@ -36,7 +43,9 @@ class StudentService(Protocol):
 
     def describe(self) -> StudentCard: ...
 
-    def score(self, request: RewardRequest) -> Reward | Refusal: ...
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Reward | Refusal]:
+        """Answer requests, in any order, but for those whose ids are known."""
+        ...
 
     def commit(self, request: CommitRequest) -> VersionCard: ...
 
@@ -47,18 +56,24 @@ class InProcessExchange:
     def __init__(self, student: StudentService):
         self._student = student
         self._queue: dict[str, RewardRequest] = {}
+        self._known: set[str] = set()
 
     def describe(self) -> StudentCard:
         return self._student.describe()
 
-    def submit(self, requests: Sequence[RewardRequest]) -> None:
+    def submit(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> None:
         for request in requests:
             self._queue.setdefault(request.id, request)
+        self._known.update(known)
 
     def completed(self) -> Iterator[Reward | Refusal]:
         while self._queue:
-            request = self._queue.pop(next(iter(self._queue)))
-            yield self._student.score(request)
+            taken = dict(self._queue)
+            for result in self._student.score(list(taken.values()), self._known):
+                if self._queue.pop(result.request, None) is not None:  # else it was cancelled meanwhile
+                    yield result
+            for request_id in taken:
+                self._queue.pop(request_id, None)
 
     def cancel(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:

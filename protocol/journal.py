@@ -43,7 +43,10 @@ class CandidateRecord(Message):
 
 
 class RewardRecord(Message):
+    """A measurement, and the stage that had it made."""
+
     kind: Literal["reward"] = "reward"
+    stage: Name
     result: Reward | Refusal
 
 
@@ -82,6 +85,7 @@ class Journal:
         self.rounds: dict[str, RoundRecord] = {}
         self.candidates: dict[tuple[str, str, int], CandidateRecord] = {}
         self.results: dict[str, Reward | Refusal] = {}
+        self.scored_in: dict[str, str] = {}
         self.selections: dict[str, SelectionRecord] = {}
         self.checkpoints: dict[str, CheckpointRecord] = {}
         self.commits: dict[str, VersionCard] = {}
@@ -111,6 +115,7 @@ class Journal:
                 self.candidates.setdefault((record.stage, record.context, record.index), record)
             case RewardRecord():
                 self.results.setdefault(record.result.key, record.result)
+                self.scored_in.setdefault(record.result.key, record.stage)
             case SelectionRecord():
                 self.selections.setdefault(record.stage, record)
             case CheckpointRecord():

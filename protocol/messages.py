@@ -181,8 +181,9 @@ class Reward(Message):
         key: Identity of the measurement: student, request, and everything else that could change it.
         value: What the teacher is paid, in [-1, 1]; the domain defines it.
         gained, lost: Answers that turned right, and that turned wrong, summed over seeds.
-        seconds: Wall time of the inner loops and their answers, without the base's and the probes'.
+        seconds: Wall time of the inner loops and their answers; that of a cohort is shared out by trained tokens.
         trained_tokens: Tokens in the loss, summed over steps and seeds.
+        truncated_examples: Examples that were cut to the longest length the student takes, summed over seeds.
     """
 
     version: Literal[1] = PROTOCOL_VERSION
@@ -197,6 +198,7 @@ class Reward(Message):
     seeds: tuple[Seed, ...]
     seconds: Annotated[float, Field(ge=0)]
     trained_tokens: Annotated[int, Field(ge=0)]
+    truncated_examples: Annotated[int, Field(ge=0)] = 0
 
 
 class Refusal(Message):
@@ -258,13 +260,17 @@ class Limits(Message):
 
 
 class StudentCard(Message):
-    """Who the student is. `settings` holds everything else that decides a reward: inner loop, engine, dtype."""
+    """Who the student is. `settings` holds everything else that decides a reward: inner loop, engine, dtype.
+
+    `inner_loop` says in words which engine runs inner loops, and why.
+    """
 
     version: Literal[1] = PROTOCOL_VERSION
     fingerprint: Id
     model: ShortText
     limits: Limits
     settings: dict[Name, Scalar | None]
+    inner_loop: ShortText = ""
     domains: dict[Name, int]
 
     @model_validator(mode="after")

@@ -10,19 +10,17 @@ from typing import Any
 
 from protocol.domain import Domain
 from protocol.errors import TutelageError
-from protocol.exchange import Exchange, InProcessExchange
+from protocol.exchange import Exchange
 from protocol.identity import derive_seed
 from protocol.journal import CommitRecord, Journal, RoundRecord
 from protocol.messages import CommitRequest, Context, Lesson, Reward, Task, VersionCard, measurement_key
 from recipes.config import AdaptStudent
-from recipes.domains import DOMAINS
-from recipes.graders import GRADERS, first_line, squad_metric
-from recipes.inputs import choose_style, choose_task, identify, load_data, teacher_models
+from recipes.graders import first_line, squad_metric
+from recipes.inputs import choose_style, choose_task, identify, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import make_request, read_edit, score, write_candidates
+from recipes.stages import make_request, open_student, read_edit, score, write_candidates
 from recipes.statistics import difference, summarize
 from recipes.terminal import console
-from student.student import Student
 from teacher.policy import Policy
 
 
@@ -31,7 +29,7 @@ def run(settings: AdaptStudent) -> Path:
     started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
-    models = {"student.model": (settings.student.model, settings.student.revision), **teacher_models(settings.teacher, "teacher")}
+    models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
     with RunFolder(settings, identify({"contexts": contexts}, models)) as folder:
         journal, stage = folder.journal, "adapt"
         if stage not in journal.rounds:
@@ -46,7 +44,7 @@ def run(settings: AdaptStudent) -> Path:
             if (edit := read_edit(record, domain, by_id[record.context], style))
         ]
         del policy
-        exchange = InProcessExchange(Student(settings.student, DOMAINS, GRADERS, folder.path / "student"))
+        exchange = open_student(settings.student, folder)
         if settings.use == "best":
             lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
         card = commit(exchange, task, lessons, settings.seed, journal)

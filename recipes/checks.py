@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
 from recipes.config import AdaptStudent, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher
-from recipes.inputs import check_model, check_teacher, choose_style, choose_task, load_data
+from recipes.inputs import check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 
 
@@ -37,7 +37,7 @@ def _check_train_teacher(settings: TrainTeacher) -> str:
     choose_style(settings.teacher.style, domain)
     contexts, _ = load_data(settings.contexts, "contexts", questions=True)
     check_teacher(settings.teacher, "teacher")
-    check_model(settings.student.model, "student.model", settings.student.revision)
+    check_student(settings.student, "student")
     used = min(settings.contexts_per_round, len(contexts))
     written = used * settings.candidates
     return (
@@ -51,7 +51,7 @@ def _check_adapt_student(settings: AdaptStudent) -> str:
     choose_style(settings.teacher.style, domain)
     contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
     check_teacher(settings.teacher, "teacher")
-    check_model(settings.student.model, "student.model", settings.student.revision)
+    check_student(settings.student, "student")
     written = len(contexts) * settings.candidates
     loops = written * settings.repeats if settings.use == "best" else 0
     return f"{written} self-edits on {len(contexts)} contexts, {loops} inner loops, one lasting update"
@@ -71,7 +71,7 @@ def _check_compare(settings: Compare) -> str:
         choose_style(teacher.style, domain, f"teachers.{name}.style")
         check_teacher(teacher, f"teachers.{name}")
     for name, student in settings.students.items():
-        check_model(student.model, f"students.{name}.model", student.revision)
+        check_student(student, f"students.{name}")
     conditions, students = 2 + len(settings.teachers) + bool(references), len(settings.students)
     loops = conditions * len(contexts) * students * settings.repeats
     return f"{conditions} conditions on {len(contexts)} contexts and {students} students: {loops} inner loops"
@@ -86,8 +86,8 @@ def _check_experiment(settings: Experiment) -> str:
         load_data(settings.retention, "retention", questions=True)
     _need_two("held_out", len(contexts))
     check_teacher(settings.teacher, "teacher")
-    check_model(settings.student.model, "student.model", settings.student.revision)
-    check_model(settings.new_student.model, "new_student.model", settings.new_student.revision)
+    check_student(settings.student, "student")
+    check_student(settings.new_student, "new_student")
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
     evaluation = 2 * (5 + bool(references)) * len(contexts) * settings.repeats
     return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"

@@ -11,18 +11,15 @@ from rich.table import Table
 
 from protocol.domain import Domain
 from protocol.errors import TutelageError
-from protocol.exchange import Exchange, InProcessExchange
+from protocol.exchange import Exchange
 from protocol.journal import Journal
 from protocol.messages import Context, Question, Refusal, Reward, SelfEdit, Task
 from recipes.config import Compare
-from recipes.domains import DOMAINS
-from recipes.graders import GRADERS
-from recipes.inputs import choose_style, choose_task, identify, load_data, teacher_models
+from recipes.inputs import choose_style, choose_task, identify, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import make_request, read_edit, score, write_candidates
+from recipes.stages import make_request, open_student, read_edit, score, write_candidates
 from recipes.statistics import Summary, difference, summarize
 from recipes.terminal import console
-from student.student import Student
 from teacher.policy import Policy
 from teacher.settings import TeacherSettings
 
@@ -74,16 +71,14 @@ def run(settings: Compare) -> Path:
     contexts, references = load_data(settings.contexts, "contexts", questions=True)
     retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
     held_out = HeldOut(domain, task, contexts, references, retention, settings.repeats, settings.seed)
-    models: dict[str, tuple[str | None, str | None]] = {}
-    for name, student in settings.students.items():
-        models[f"students.{name}.model"] = (student.model, student.revision)
+    models = student_models({f"students.{name}": student for name, student in settings.students.items()})
     for name, teacher in settings.teachers.items():
         models |= teacher_models(teacher, f"teachers.{name}")
     with RunFolder(settings, identify({"contexts": contexts, "retention": retention}, models)) as folder:
         edits = {name: write_edits(teacher, held_out, name, folder.journal) for name, teacher in settings.teachers.items()}
         students: dict[str, Any] = {}
         for name, student in settings.students.items():
-            exchange = InProcessExchange(Student(student, DOMAINS, GRADERS, folder.path / "student"))
+            exchange = open_student(student, folder)
             scores = score_conditions(exchange, held_out, edits, name, folder.journal)
             students[name] = {"student": exchange.describe().model_dump(), **report_scores([scores])}
             console.print(table(name, students[name]))

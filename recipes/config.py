@@ -163,7 +163,7 @@ RECIPES: dict[str, type[RecipeSettings]] = {
 
 _AT_LEAST_ONE = (
     "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
-    "batch_size accumulation answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps "
+    "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps "
     "passages_per_step closed_book_per_step evaluate_every"
 ).split()
 _ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p")

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import TutelageError
-from protocol.exchange import InProcessExchange
 from protocol.messages import Lesson, Update
 from recipes.adapt_student import commit, describe_version, report_version
 from recipes.compare import HeldOut, Scores, describe_difference, report_scores, score_conditions, table, write_edits
 from recipes.config import Experiment
-from recipes.domains import DOMAINS
-from recipes.graders import GRADERS
-from recipes.inputs import choose_task, identify, load_data, teacher_models
+from recipes.inputs import choose_task, identify, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
+from recipes.stages import open_student
 from recipes.terminal import console
 from recipes.train_teacher import Outer, next_step, train_teacher
-from student.student import Student
 
 
 def run(settings: Experiment) -> Path:
@@ -31,11 +28,10 @@ def run(settings: Experiment) -> Path:
     held_out_contexts, references = load_data(settings.held_out, "held_out", questions=True)
     retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
     used = {"train": contexts, "held_out": held_out_contexts, "retention": retention}
-    students = {"student.model": settings.student, "new_student.model": settings.new_student}
-    models = {key: (student.model, student.revision) for key, student in students.items()}
+    models = student_models({"student": settings.student, "new_student": settings.new_student})
     with RunFolder(settings, identify(used, {**models, **teacher_models(settings.teacher, "teacher")})) as folder:
-        target = InProcessExchange(Student(settings.student, DOMAINS, GRADERS, folder.path / "student"))
-        new = InProcessExchange(Student(settings.new_student, DOMAINS, GRADERS, folder.path / "student"))
+        target = open_student(settings.student, folder)
+        new = open_student(settings.new_student, folder)
         scores: dict[str, list[Scores]] = {"target_student": [], "new_student": []}
         lasting: dict[str, Any] = {}
         trained_teachers: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from protocol.messages import Context, Task
 from recipes.config import DataSettings, RecipeSettings
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
+from student.settings import StudentSettings
 from teacher.settings import TeacherSettings
 
 
@@ -155,3 +156,17 @@ def check_teacher(teacher: TeacherSettings, key: str) -> None:
     check_model(teacher.model, f"{key}.model", teacher.revision, kind="either")
     if teacher.adapter is not None:
         check_model(teacher.adapter, f"{key}.adapter", kind="adapter")
+
+
+def student_models(students: Mapping[str, StudentSettings]) -> dict[str, tuple[str | None, str | None]]:
+    """What `identify` is to know of students, given by key."""
+    return {f"{key}.model": (student.model, student.revision) for key, student in students.items()}
+
+
+def check_student(student: StudentSettings, key: str) -> None:
+    check_model(student.model, f"{key}.model", student.revision)
+    if student.deepspeed is not None and not Path(student.deepspeed).is_file():
+        raise InvalidInput(f"{key}.deepspeed is {student.deepspeed!r}, which is no file; give a DeepSpeed configuration in JSON")
+    for name, value in (("deepspeed", student.deepspeed is not None), ("seal_compat", student.seal_compat), ("dropout", student.dropout)):
+        if value and student.inner_loop == "cohort":
+            raise InvalidInput(f"{key}.inner_loop is 'cohort', but {key}.{name} is for one at a time; set inner_loop to 'single' or 'auto'")

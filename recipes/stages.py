@@ -1,17 +1,29 @@
-"""The stages that every recipe is made of: write candidates, read them, have them scored. Each resumes from the journal."""
+"""The stages that every recipe is made of: open a student, write candidates, read them, have them scored. Each resumes from the journal."""
 
 from collections.abc import Sequence
 
 from protocol.domain import Domain
 from protocol.errors import MalformedEdit
-from protocol.exchange import Exchange
+from protocol.exchange import Exchange, InProcessExchange
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, Journal, RewardRecord
 from protocol.messages import Context, Provenance, Refusal, Reward, RewardRequest, SelfEdit, Task, measurement_key
 from recipes import terminal
+from recipes.domains import DOMAINS
+from recipes.graders import GRADERS
+from recipes.run_folder import RunFolder
+from student.settings import StudentSettings
+from student.student import Student
 from teacher.policy import Policy
 
 MAX_JOURNALED_CHARACTERS = 200_000
+
+
+def open_student(settings: StudentSettings, folder: RunFolder) -> Exchange:
+    """A student in this process; says how it runs its inner loops."""
+    exchange = InProcessExchange(Student(settings, DOMAINS, GRADERS, folder.path / "student"))
+    terminal.console.print(f"{settings.model} · inner loops by {exchange.describe().inner_loop}")
+    return exchange
 
 
 def write_candidates(
@@ -74,14 +86,18 @@ def score(exchange: Exchange, requests: Sequence[RewardRequest | None], stage: s
     """
     card = exchange.describe()
     keys = [measurement_key(card, request) if request else None for request in requests]
-    missing = {key: request for key, request in zip(keys, requests, strict=True) if request and key and key not in journal.results}
+    # What another stage measured stays out; what this one did before a crash keeps its place in its cohort.
+    ours = {
+        key: request for key, request in zip(keys, requests, strict=True) if request and key and journal.scored_in.get(key, stage) == stage
+    }
     total = len({key for key in keys if key})
     known = [journal.results[key] for key in dict.fromkeys(keys) if key in journal.results]
     values = [result.value for result in known if isinstance(result, Reward)]
-    with terminal.stage(f"{stage} · scoring by inner loops", total, total - len(missing)) as advance:
-        exchange.submit(list(missing.values()))
+    with terminal.stage(f"{stage} · scoring by inner loops", total, len(known)) as advance:
+        if len(known) < total:
+            exchange.submit(list(ours.values()), known=[request.id for key, request in ours.items() if key in journal.results])
         for result in exchange.completed():
-            journal.append(RewardRecord(result=result))
+            journal.append(RewardRecord(stage=stage, result=result))
             if isinstance(result, Reward):
                 values.append(result.value)
             advance(1, f"mean reward {sum(values) / len(values):+.3f}" if values else "")

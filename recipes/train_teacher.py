@@ -12,20 +12,17 @@ from pathlib import Path
 
 from protocol.domain import Domain
 from protocol.errors import TutelageError
-from protocol.exchange import Exchange, InProcessExchange
+from protocol.exchange import Exchange
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, RoundRecord, SelectionRecord
 from protocol.messages import Context, Refusal, Reward, Task
 from recipes import terminal
 from recipes.config import LoopSettings, TrainTeacher
-from recipes.domains import DOMAINS
-from recipes.graders import GRADERS
-from recipes.inputs import choose_style, choose_task, identify, load_data, teacher_models
+from recipes.inputs import choose_style, choose_task, identify, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import make_request, read_edit, score, write_candidates
+from recipes.stages import make_request, open_student, read_edit, score, write_candidates
 from recipes.statistics import summarize
 from recipes.terminal import console
-from student.student import Student
 from teacher.policy import Policy
 from teacher.selection import keep_best, keep_random
 from teacher.settings import FinetuneSettings, TeacherSettings
@@ -59,9 +56,9 @@ def run(settings: TrainTeacher) -> Path:
     started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=True)
-    models = {"student.model": (settings.student.model, settings.student.revision), **teacher_models(settings.teacher, "teacher")}
+    models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
     with RunFolder(settings, identify({"contexts": contexts}, models)) as folder:
-        exchange = InProcessExchange(Student(settings.student, DOMAINS, GRADERS, folder.path / "student"))
+        exchange = open_student(settings.student, folder)
         outer = Outer(domain, task, settings, settings.teacher, settings.finetune, settings.repeats, settings.seed, settings.selection)
         trained = train_teacher(outer, exchange, contexts, folder, "teacher")
         path = trained.teacher.adapter or trained.teacher.model

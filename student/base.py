@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from protocol.errors import InvalidInput
 from student.settings import StudentSettings
+from student.sft import start_deepspeed
 
 ADAPTER = "default"
 
@@ -34,6 +36,8 @@ class FrozenBase:
 
     def __init__(self, settings: StudentSettings):
         self.settings = settings
+        if settings.deepspeed is not None:
+            start_deepspeed()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
         self.tokenizer = AutoTokenizer.from_pretrained(settings.model, **options)
@@ -72,9 +76,22 @@ class FrozenBase:
             self.model.set_adapter(ADAPTER)
             self._rank = rank
         torch.manual_seed(seed)
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer):
-                module.reset_lora_parameters(ADAPTER, init_lora_weights=True)
+        for layer in self.lora_layers():
+            layer.reset_lora_parameters(ADAPTER, init_lora_weights=True)
+
+    def lora_layers(self) -> list[LoraLayer]:
+        """The layers that have an adapter, in the model's order."""
+        return [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+
+    @property
+    def positions(self) -> int:
+        """The longest sequence that the model has positions for."""
+        return getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
+
+    @property
+    def longest_example(self) -> int:
+        """Tokens in the longest example it trains on."""
+        return min(self.settings.max_example_tokens, self.positions)
 
     @contextmanager
     def without_adapter(self) -> Iterator[PeftModel]:

@@ -1,18 +1,18 @@
-"""The inner loop: train one adapter on one set of examples, by TRL's `SFTTrainer`.
+"""An inner loop: what a student trains on for one self-edit and one seed, in which order, and what it is asked afterwards.
+
+Both engines run it: `student.single` one at a time, `student.cohort` many at once. What is decided here is the same for both.
 
 Source: SEAL, arXiv 2506.10943, section 3.1; settings in `StudentSettings`.
 """
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Protocol
 
 import torch
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import PreTrainedTokenizerBase
 
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
@@ -24,13 +24,21 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Plan:
-    """The update an edit asked for, completed by the student's settings and held to its limits."""
+    """The update an edit asked for, completed by the student's settings and held to its limits.
+
+    Attributes:
+        learning_rate: At the first step; `schedule` says how it goes on.
+        max_grad_norm: Gradients are clipped to this norm; 0 leaves them alone.
+    """
 
     learning_rate: float
     epochs: int
     rank: int
     batch_size: int
     loss_on: str
+    schedule: str
+    max_grad_norm: float
+    weight_decay: float
 
 
 def make_plan(update: Update, settings: StudentSettings) -> Plan:
@@ -48,10 +56,127 @@ def make_plan(update: Update, settings: StudentSettings) -> Plan:
         rank=rank,
         batch_size=update.batch_size or settings.batch_size,
         loss_on=update.loss_on or settings.loss_on,
+        schedule=settings.schedule,
+        max_grad_norm=settings.max_grad_norm,
+        weight_decay=settings.weight_decay,
     )
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss_on: str) -> list[dict[str, list[int]]]:
+@dataclass(frozen=True)
+class Row:
+    """One training sequence: token ids and labels, both `(time,)`; a label is its token's id or `IGNORED`."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def tokens_in_loss(self) -> int:
+        """Labelled tokens but the first, which nothing predicts."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """One adapter's training and questions.
+
+    Attributes:
+        seed: Decides the adapter's initial weights and the order of the rows.
+        prompts: What is asked once the adapter is trained.
+        answer_tokens: The longest answer.
+        truncated: How many rows were cut to the longest length that the student takes.
+    """
+
+    rows: tuple[Row, ...]
+    plan: Plan
+    seed: int
+    prompts: tuple[str, ...] = ()
+    answer_tokens: int = 1
+    truncated: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.plan.epochs * math.ceil(len(self.rows) / self.plan.batch_size)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens in the loss, summed over steps."""
+        return self.plan.epochs * sum(row.tokens_in_loss for row in self.rows)
+
+    @cached_property
+    def batches(self) -> list[list[Row]]:
+        """The rows of each step. Epoch `e` goes in the order that accelerate's seedable sampler draws from `seed + e`."""
+        batches = []
+        for epoch in range(self.plan.epochs):
+            order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
+            size = self.plan.batch_size
+            batches += [[self.rows[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+        return batches
+
+    def learning_rate(self, step: int) -> float:
+        """At a step counted from 0, as transformers' schedulers without warm-up have it."""
+        done = step / self.steps
+        factor = {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}[self.plan.schedule]
+        return self.plan.learning_rate * factor
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of an inner loop.
+
+    Attributes:
+        answers: One per prompt.
+        trained_tokens: Tokens in the loss, summed over steps.
+        seconds: Wall time; a cohort's is shared out by trained tokens.
+    """
+
+    answers: list[str]
+    trained_tokens: int
+    seconds: float
+
+
+class Engine(Protocol):
+    """How inner loops are run."""
+
+    @property
+    def name(self) -> str: ...
+
+    def cohort_size(self, loops: Sequence[InnerLoop]) -> int:
+        """How many inner loops are handed to `run` at once, at least 1. It depends on the loops and settings alone."""
+        ...
+
+    def run(self, loops: Sequence[InnerLoop]) -> list[Adapted | InnerLoopFailed]:
+        """Train an adapter for each, ask it, forget it. One that fails does not touch the others."""
+        ...
+
+    def learn(self, loop: InnerLoop) -> int:
+        """Train one adapter and leave it in the base; returns its trained tokens.
+
+        Raises:
+            InnerLoopFailed: It diverged or did not fit into memory.
+        """
+        ...
+
+
+def prepare(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int, lessons: int = 1) -> InnerLoop:
+    """Encode the examples of one inner loop and hold it to the student's limits.
+
+    Args:
+        lessons: How many self-edits the examples come from; the limits are per self-edit.
+
+    Raises:
+        InnerLoopFailed: Nothing to train on, or a limit is exceeded.
+    """
+    longest, truncated = base.longest_example, 0
+    rows = encode(examples, base.tokenizer, plan.loss_on)
+    if base.settings.long_examples == "truncate":
+        truncated = sum(len(row.input_ids) > longest for row in rows)
+        rows = [Row(row.input_ids[:longest], row.labels[:longest]) for row in rows]
+    loop = InnerLoop(tuple(row for row in rows if row.tokens_in_loss), plan, seed, truncated=truncated)
+    _check_limits(loop, base, lessons)
+    return loop
+
+
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss_on: str) -> list[Row]:
     """Token ids and labels of each example; the end-of-text token is learned, padding never is."""
     rows = []
     for example in examples:
@@ -60,79 +185,20 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss
             prompt = prompt[:-1]
         completion = [*tokenizer(example.completion, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         labels = [IGNORED] * len(prompt) + completion if loss_on == "completion" else prompt + completion
-        rows.append({"input_ids": prompt + completion, "labels": labels})
+        rows.append(Row(prompt + completion, labels))
     return rows
 
 
-def train_adapter(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int, lessons: int = 1) -> int:
-    """Reset the base's adapter and train it.
-
-    Args:
-        lessons: How many self-edits the examples come from; the limits are per self-edit.
-        seed: Decides the initial weights and the order of the examples.
-
-    Returns:
-        How many tokens were in the loss, summed over steps.
-
-    Raises:
-        InnerLoopFailed: Nothing to train on, a limit is exceeded, or the loss is not finite.
-    """
-    settings = base.settings
-    rows = encode(examples, base.tokenizer, plan.loss_on)
-    _check_limits(rows, plan, base, lessons)
-    base.reset_adapter(plan.rank, seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = SFTConfig(
-            output_dir=scratch,
-            per_device_train_batch_size=plan.batch_size,
-            num_train_epochs=plan.epochs,
-            learning_rate=plan.learning_rate,
-            lr_scheduler_type=settings.schedule,
-            max_grad_norm=settings.max_grad_norm,
-            weight_decay=settings.weight_decay,
-            seed=seed,
-            use_cpu=base.device.type == "cpu",
-            bf16=False,
-            activation_checkpointing=False,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            remove_unused_columns=False,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = SFTTrainer(model=base.model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=base.tokenizer)
-        trainer.remove_callback(PrinterCallback)
-        try:
-            result: Any = trainer.train()
-        except torch.OutOfMemoryError as error:
-            raise InnerLoopFailed(f"out of memory at batch size {plan.batch_size}; lower student.batch_size") from error
-        finally:
-            # SFTTrainer wraps the base model's `forward` anew each time; unwrapped, a thousand inner loops nest.
-            base.model.get_base_model().__dict__.pop("forward", None)
-            base.model.eval()
-    if not math.isfinite(result.training_loss) or not _is_finite(base.model):
-        raise InnerLoopFailed(f"training diverged (loss {result.training_loss}); lower the learning rate {plan.learning_rate}")
-    return plan.epochs * sum(label != IGNORED for row in rows for label in row["labels"][1:])
-
-
-def _check_limits(rows: Sequence[dict[str, list[int]]], plan: Plan, base: FrozenBase, lessons: int) -> None:
-    settings = base.settings
-    positions = getattr(base.model.config, "max_position_embeddings", None) or settings.max_example_tokens
-    steps = plan.epochs * math.ceil(len(rows) / plan.batch_size)
-    longest = max((len(row["input_ids"]) for row in rows), default=0)
+def _check_limits(loop: InnerLoop, base: FrozenBase, lessons: int) -> None:
+    settings, longest = base.settings, base.longest_example
+    if not loop.rows:
+        raise InnerLoopFailed("nothing to train on: no example has a token to learn, and the context has no passage")
+    tokens = max(len(row.input_ids) for row in loop.rows)
+    at_most = "raise student.max_example_tokens" if longest == settings.max_example_tokens else "its model has no more positions"
     for what, value, limit, remedy in (
-        ("examples", len(rows), settings.max_examples * lessons, "raise student.max_examples"),
-        ("training steps", steps, settings.max_steps * lessons, "raise student.max_steps"),
-        ("tokens in the longest example", longest, settings.max_example_tokens, "raise student.max_example_tokens"),
-        ("tokens in the longest example", longest, positions, "its model has no more positions"),
+        ("examples", len(loop.rows), settings.max_examples * lessons, "raise student.max_examples"),
+        ("training steps", loop.steps, settings.max_steps * lessons, "raise student.max_steps"),
+        ("tokens in the longest example", tokens, longest, f"{at_most}, or set student.long_examples=truncate"),
     ):
         if value > limit:
             raise InnerLoopFailed(f"{value} {what}, but this student allows {limit}; {remedy}")
-    if not rows:
-        raise InnerLoopFailed("nothing to train on: the edit has no examples and the context no passage")
-
-
-def _is_finite(model: torch.nn.Module) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad)

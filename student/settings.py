@@ -19,8 +19,16 @@ class StudentSettings:
         targets: Linear layers that get an adapter: `all-linear`, `default` (PEFT's choice for the model), or names
             joined by commas.
         loss_on: `all` or `completion`; where the loss falls when an example has a prompt.
+        inner_loop: `cohort` trains many self-edits at once, `single` one after the other by TRL's `SFTTrainer`; `auto`
+            takes the cohort where it can, and says why if it cannot.
+        cohort: Self-edits trained at once; null chooses from `cohort_tokens` and free memory.
+        cohort_tokens: Tokens that a cohort's step may have.
+        deepspeed: A DeepSpeed configuration file for the single inner loop.
+        seal_compat: Pad every sequence to `max_example_tokens` and train on the padding, as the published code does. For
+            comparisons: it is slow, and most of its loss is end-of-text.
         answer_batch: Questions answered at once.
         max_steps, max_examples, max_example_tokens, max_rank: What an edit may ask for; more is refused.
+        long_examples: `refuse` an edit with a longer example, or `truncate` the example and count it in the reward.
         merge: Save lasting updates as whole models instead of PEFT folders.
     """
 
@@ -39,9 +47,15 @@ class StudentSettings:
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     loss_on: Literal["all", "completion"] = "all"
-    answer_batch: int = 64
+    inner_loop: Literal["auto", "cohort", "single"] = "auto"
+    cohort: int | None = None
+    cohort_tokens: int = 4096
+    deepspeed: str | None = None
+    seal_compat: bool = False
+    answer_batch: int = 256
     max_steps: int = 2000
     max_examples: int = 256
     max_example_tokens: int = 2048
     max_rank: int = 256
+    long_examples: Literal["refuse", "truncate"] = "refuse"
     merge: bool = False

@@ -5,8 +5,8 @@ Implements `protocol.exchange.StudentService`. It sees text and messages only; i
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from peft import PeftModel
@@ -31,10 +31,28 @@ from protocol.messages import (
 )
 from student.answers import answer
 from student.base import FrozenBase, fingerprint
-from student.inner_loop import make_plan, train_adapter
+from student.engines import choose_engine
+from student.inner_loop import Adapted, InnerLoop, make_plan, prepare
 from student.settings import StudentSettings
 
 LIMITS = tuple(Limits.model_fields)
+NOT_IN_CARD = ("model", "revision", "merge", "answer_batch", "inner_loop", "cohort", "cohort_tokens", *LIMITS)
+"""Settings that decide no reward, or stand elsewhere in the card."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request made ready: one inner loop per seed, which asks the context's questions, then the probes'."""
+
+    request: RewardRequest
+    id: str
+    domain: Domain
+    grader: Grader
+    loops: tuple[InnerLoop, ...]
+
+    @property
+    def contexts(self) -> tuple[Context, ...]:
+        return (self.request.context, *self.request.probes)
 
 
 class Student:
@@ -43,57 +61,89 @@ class Student:
     def __init__(self, settings: StudentSettings, domains: Mapping[str, Domain], graders: Mapping[str, Grader], folder: Path):
         """`folder` is where lasting updates are saved."""
         self._base = FrozenBase(settings)
+        self._engine, why = choose_engine(self._base)
         self._settings, self._domains, self._graders, self._folder = settings, domains, graders, folder
         self._base_outcomes: dict[tuple[str, str], Outcomes] = {}
-        told = {key: value for key, value in asdict(settings).items() if key not in ("model", "revision", "merge", "answer_batch", *LIMITS)}
+        told = {key: value for key, value in asdict(settings).items() if key not in NOT_IN_CARD}
         self._card = StudentCard(
             fingerprint=self._base.fingerprint,
             model=settings.model,
             limits=Limits(**{name: getattr(settings, name) for name in LIMITS}),
-            settings={**told, "engine": "single", "device": self._base.device.type},
+            settings={**told, "engine": self._engine.name, "device": self._base.device.type},
+            inner_loop=why,
             domains={name: domain.version for name, domain in domains.items()},
         )
 
     def describe(self) -> StudentCard:
         return self._card
 
-    def score(self, request: RewardRequest) -> Reward | Refusal:
-        """Train and answer once per seed; a request that cannot be served is refused with the reason."""
-        key = measurement_key(self._card, request)
-        try:
-            return self._score(request, key)
-        except InnerLoopFailed as error:
-            return Refusal(key=key, request=request.id, reason=str(error))
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Reward | Refusal]:
+        """Train and answer once per seed; a request that cannot be served is refused with the reason.
 
-    def _score(self, request: RewardRequest, key: str) -> Reward:
+        Requests go into cohorts in their order, so the same requests make the same cohorts. One that is `known` takes its
+        place without an answer, unless all of its cohort are known: those are not trained at all.
+
+        Args:
+            known: Ids of requests whose answers the caller has.
+        """
+        jobs = []
+        for request in requests:
+            try:
+                jobs.append(self._prepare(request))
+            except InnerLoopFailed as error:
+                if request.id not in known:
+                    yield self._refuse(request, error)
+        size = self._engine.cohort_size([loop for job in jobs for loop in job.loops])
+        for cohort in _cohorts(jobs, size):
+            wanted = [job for job in cohort if job.id not in known]
+            if not wanted:
+                continue
+            self._ask_base(wanted)
+            results = iter(self._engine.run([loop for job in cohort for loop in job.loops]))
+            for job in cohort:
+                own = [next(results) for _ in job.loops]
+                if job in wanted:
+                    yield self._reward(job, own)
+
+    def _prepare(self, request: RewardRequest) -> Job:
         domain, grader = self._resolve(request.task)
         if not request.context.questions:
             raise InnerLoopFailed("the context has no questions, so there is nothing to be rewarded for")
-        asked = (request.context, *request.probes)
-        base = [self._outcomes_of_base(context, request.task) for context in asked]
         plan = make_plan(request.edit.update, self._settings)
+        prompts = tuple(prompt for context in (request.context, *request.probes) for prompt in domain.ask(context))
+        loops = []
+        for seed in request.seeds:
+            loop = prepare(self._base, domain.expand(request.context, request.edit, seed), plan, seed)
+            loops.append(replace(loop, prompts=prompts, answer_tokens=domain.answer_tokens))
+        return Job(request, request.id, domain, grader, tuple(loops))
+
+    def _reward(self, job: Job, results: Sequence[Adapted | InnerLoopFailed]) -> Reward | Refusal:
         adapted: list[list[Outcomes]] = []
         trained_tokens, seconds = 0, 0.0
-        for seed in request.seeds:
-            started = time.perf_counter()
-            trained_tokens += train_adapter(self._base, domain.expand(request.context, request.edit, seed), plan, seed)
-            own = self._outcomes([request.context], domain, grader)
-            seconds += time.perf_counter() - started
-            adapted.append(own + self._outcomes(request.probes, domain, grader))
-        changes = [Change(base=base[i], adapted=tuple(repeat[i] for repeat in adapted)) for i in range(len(asked))]
+        for result in results:
+            if isinstance(result, InnerLoopFailed):
+                return self._refuse(job.request, result)
+            adapted.append(_read(job.domain, job.grader, job.contexts, result.answers))
+            trained_tokens, seconds = trained_tokens + result.trained_tokens, seconds + result.seconds
+        base = [self._base_outcomes[context.id, job.request.task.id] for context in job.contexts]
+        changes = [Change(base=base[i], adapted=tuple(repeat[i] for repeat in adapted)) for i in range(len(base))]
         return Reward(
-            key=key,
-            request=request.id,
+            key=measurement_key(self._card, job.request),
+            request=job.id,
             student=self._card.fingerprint,
-            value=sum(domain.value(base[0], repeat[0]) for repeat in adapted) / len(adapted),
+            value=sum(job.domain.value(base[0], repeat[0]) for repeat in adapted) / len(adapted),
             change=changes[0],
             probes=tuple(changes[1:]),
             gained=changes[0].gained,
             lost=changes[0].lost,
-            seeds=request.seeds,
+            seeds=job.request.seeds,
             seconds=seconds,
             trained_tokens=trained_tokens,
+            truncated_examples=sum(loop.truncated for loop in job.loops),
         )
+
+    def _refuse(self, request: RewardRequest, error: InnerLoopFailed) -> Refusal:
+        return Refusal(key=measurement_key(self._card, request), request=request.id, reason=str(error))
 
     def commit(self, request: CommitRequest) -> VersionCard:
         """Train one adapter on all lessons, save it whole or not at all, and answer every context's questions.
@@ -103,14 +153,15 @@ class Student:
         started = time.perf_counter()
         domain, grader = self._resolve(request.task)
         contexts = [lesson.context for lesson in request.lessons]
-        base = [self._outcomes_of_base(context, request.task) for context in contexts]
+        with self._base.without_adapter():
+            base = self._ask(contexts, domain, grader)
         examples = [e for lesson in request.lessons for e in domain.expand(lesson.context, lesson.edit, request.seed)]
         updates = {lesson.edit.update for lesson in request.lessons}
         if len(updates) > 1:
             raise InnerLoopFailed(f"the lessons ask for {len(updates)} different updates; commit them one by one")
         plan = make_plan(updates.pop(), self._settings)
-        trained_tokens = train_adapter(self._base, examples, plan, request.seed, lessons=len(request.lessons))
-        adapted = self._outcomes(contexts, domain, grader)
+        trained_tokens = self._engine.learn(prepare(self._base, examples, plan, request.seed, lessons=len(request.lessons)))
+        adapted = self._ask(contexts, domain, grader)
         path = self._save(request.id)
         return VersionCard(
             key=measurement_key(self._card, request),
@@ -151,22 +202,40 @@ class Student:
                 raise InnerLoopFailed(f"{kind} {name} v{version} is asked for, but this student has {offered}")
         return self._domains[task.domain], self._graders[task.grader]
 
-    def _outcomes_of_base(self, context: Context, task: Task) -> Outcomes:
+    def _ask_base(self, jobs: Sequence[Job]) -> None:
         """The base model's answers, computed once per context: they do not depend on the edit."""
-        key = (context.id, task.id)
-        if key not in self._base_outcomes:
-            domain, grader = self._resolve(task)
+        tasks = {job.request.task.id: job for job in jobs}
+        for task, some in tasks.items():
+            contexts = {c.id: c for job in jobs if job.request.task.id == task for c in job.contexts}
+            missing = {key: context for key, context in contexts.items() if (key, task) not in self._base_outcomes}
             with self._base.without_adapter():
-                self._base_outcomes[key] = self._outcomes([context], domain, grader)[0]
-        return self._base_outcomes[key]
+                outcomes = self._ask(list(missing.values()), some.domain, some.grader)
+            self._base_outcomes |= {(key, task): outcome for key, outcome in zip(missing, outcomes, strict=True)}
 
-    def _outcomes(self, contexts: Sequence[Context], domain: Domain, grader: Grader) -> list[Outcomes]:
-        """Ask the questions of all contexts in one batch."""
-        prompts = [list(domain.ask(context)) for context in contexts]
-        flat = [prompt for asked in prompts for prompt in asked]
-        answers = answer(self._base.model, self._base.tokenizer, flat, domain.answer_tokens, self._settings.answer_batch)
-        outcomes, start = [], 0
-        for context, asked in zip(contexts, prompts, strict=True):
-            outcomes.append(domain.read_answers(context, answers[start : start + len(asked)], grader))
-            start += len(asked)
-        return outcomes
+    def _ask(self, contexts: Sequence[Context], domain: Domain, grader: Grader) -> list[Outcomes]:
+        """Ask the questions of all contexts in one go."""
+        prompts = [prompt for context in contexts for prompt in domain.ask(context)]
+        answers = answer(self._base.model, self._base.tokenizer, prompts, domain.answer_tokens, self._settings.answer_batch)
+        return _read(domain, grader, contexts, answers)
+
+
+def _read(domain: Domain, grader: Grader, contexts: Sequence[Context], answers: Sequence[str]) -> list[Outcomes]:
+    """Outcomes per context, of answers to all contexts' prompts in order."""
+    outcomes, start = [], 0
+    for context in contexts:
+        end = start + len(domain.ask(context))
+        outcomes.append(domain.read_answers(context, answers[start:end], grader))
+        start = end
+    return outcomes
+
+
+def _cohorts(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
+    """Neighbours with up to `size` inner loops together; a job with more makes a cohort of its own."""
+    cohort: list[Job] = []
+    for job in jobs:
+        if cohort and sum(len(other.loops) for other in cohort) + len(job.loops) > size:
+            yield cohort
+            cohort = []
+        cohort.append(job)
+    if cohort:
+        yield cohort

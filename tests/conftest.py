@@ -33,10 +33,23 @@ def olmo(tmp_path_factory: pytest.TempPathFactory) -> str:
     return _save_random_model(tmp_path_factory.mktemp("olmo"), "olmo2", merges=100, hidden_size=48, num_key_value_heads=4)
 
 
+@pytest.fixture(scope="session")
+def qwen2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Qwen2 that reads bytes; transformers gives that family its own tokenizer, whose padding is its end of text."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    folder = tmp_path_factory.mktemp("qwen2")
+    tokenizer = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(["<|endoftext|>", *sorted(ByteLevel.alphabet())])}, merges=[])
+    tokenizer.save_pretrained(folder)
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    _save_random_weights(folder, "qwen2", vocab_size=len(tokenizer), hidden_size=32, num_key_value_heads=2, **ids)
+    return str(folder)
+
+
 def _save_random_model(folder: Path, model_type: str, merges: int, **architecture: int) -> str:
-    import torch
     from tokenizers import Tokenizer, decoders, models, trainers
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.decoder = decoders.Fuse()
@@ -51,19 +64,23 @@ def _save_random_model(folder: Path, model_type: str, merges: int, **architectur
     tokenizer.train_from_iterator(["the passage and the question and the answer of the people"] * 4, trainer)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     wrapped.save_pretrained(folder)
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    _save_random_weights(folder, model_type, vocab_size=len(wrapped), **ids, **architecture)
+    return str(folder)
+
+
+def _save_random_weights(folder: Path, model_type: str, **architecture: int) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         model_type,
-        vocab_size=len(wrapped),
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=4096,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
         tie_word_embeddings=True,
         **architecture,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return str(folder)

@@ -1,3 +1,5 @@
+from collections.abc import Collection, Iterator, Sequence
+
 import pytest
 
 from protocol.exchange import InProcessExchange
@@ -28,9 +30,11 @@ class Refuser:
     def describe(self) -> StudentCard:
         return CARD
 
-    def score(self, request: RewardRequest) -> Refusal:
-        self.asked.append(request.id)
-        return Refusal(key=measurement_key(CARD, request), request=request.id, reason="no")
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Refusal]:
+        for request in requests:
+            self.asked.append(request.id)
+            if request.id not in known:
+                yield Refusal(key=measurement_key(CARD, request), request=request.id, reason="no")
 
     def commit(self, request: CommitRequest) -> VersionCard:
         raise NotImplementedError
@@ -55,6 +59,23 @@ def test_a_cancelled_request_is_not_scored() -> None:
     exchange.cancel([request("a").id, "unknown"])
     assert [result.request for result in exchange.completed()] == [request("b").id]
     assert student.asked == [request("b").id]
+
+
+def test_a_request_cancelled_while_others_are_scored_gets_no_answer() -> None:
+    exchange = InProcessExchange(Refuser())
+    exchange.submit([request("a"), request("b"), request("c")])
+    results = exchange.completed()
+    next(results)
+    exchange.cancel([request("b").id])
+    assert [result.request for result in results] == [request("c").id]
+
+
+def test_a_known_request_keeps_its_place_and_gets_no_answer() -> None:
+    student = Refuser()
+    exchange = InProcessExchange(student)
+    exchange.submit([request("a"), request("b")], known=[request("a").id])
+    assert [result.request for result in exchange.completed()] == [request("b").id]
+    assert student.asked == [request("a").id, request("b").id]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from protocol.exchange import InProcessExchange
@@ -34,7 +34,10 @@ class Appraiser:
     def describe(self) -> StudentCard:
         return CARD
 
-    def score(self, request: RewardRequest) -> Reward | Refusal:
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Reward | Refusal]:
+        return (self._appraise(request) for request in requests)
+
+    def _appraise(self, request: RewardRequest) -> Reward | Refusal:
         key, text = measurement_key(CARD, request), request.edit.examples[0].completion
         if text == "no":
             return Refusal(key=key, request=request.id, reason="no")

@@ -27,6 +27,11 @@ def student(llama: str, tmp_path_factory: pytest.TempPathFactory) -> Student:
     return make_student(llama, tmp_path_factory.mktemp("student"))
 
 
+def score(student: Student, request: RewardRequest) -> Reward | Refusal:
+    (result,) = student.score([request])
+    return result
+
+
 def edit(*lines: str) -> SelfEdit:
     return DOMAINS["knowledge"].parse("\n".join(lines), CONTEXT)
 
@@ -37,7 +42,7 @@ def request(**changes: object) -> RewardRequest:
 
 
 def test_a_reward_reports_outcomes_cost_and_side_effects(student: Student) -> None:
-    reward = student.score(request(seeds=(1, 2), probes=(PROBE,)))
+    reward = score(student, request(seeds=(1, 2), probes=(PROBE,)))
     assert isinstance(reward, Reward)
     assert len(reward.change.base) == 1
     assert [len(repeat) for repeat in reward.change.adapted] == [1, 1]
@@ -48,11 +53,78 @@ def test_a_reward_reports_outcomes_cost_and_side_effects(student: Student) -> No
 
 
 def test_the_same_request_gives_the_same_reward_after_others(student: Student) -> None:
-    first = student.score(request())
-    student.score(request(edit=edit("Something else.")))
-    again = student.score(request())
+    first = score(student, request())
+    score(student, request(edit=edit("Something else.")))
+    again = score(student, request())
     assert isinstance(first, Reward) and isinstance(again, Reward)
     assert first.model_copy(update={"seconds": 0.0}) == again.model_copy(update={"seconds": 0.0})
+
+
+def without_seconds(result: Reward | Refusal) -> Reward | Refusal:
+    return result.model_copy(update={"seconds": 0.0}) if isinstance(result, Reward) else result
+
+
+def many_requests() -> list[RewardRequest]:
+    return [request(edit=edit(f"Ada plays {thing}."), seeds=(1, 2), probes=(PROBE,)) for thing in ("harp", "lute", "drum", "horn", "viol")]
+
+
+@pytest.mark.parametrize("inner_loop", ["cohort", "single"])
+def test_many_requests_are_answered_each_with_its_own_reward(llama: str, tmp_path: Path, inner_loop: str) -> None:
+    student = make_student(llama, tmp_path, inner_loop=inner_loop, cohort=3)
+    refused = request(edit=SelfEdit(update=Update(rank=4000)))
+    requests = many_requests()
+    results = {result.request: result for result in student.score([*requests[:2], refused, *requests[2:]])}
+    assert isinstance(results.pop(refused.id), Refusal)
+    assert list(results) == [r.id for r in requests]
+    assert len({result.model_dump_json() for result in results.values()}) == 5
+    for one in requests:
+        alone = score(student, one)
+        together = results[one.id]
+        assert isinstance(alone, Reward) and isinstance(together, Reward)
+        assert alone.change == together.change
+        assert alone.trained_tokens == together.trained_tokens
+
+
+def test_a_run_that_goes_on_trains_the_same_cohorts_and_only_those_it_needs(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = make_student(llama, tmp_path, cohort=2)
+    requests = many_requests()
+    trained: list[list[int]] = []
+    run = student._engine.run
+
+    def watched(loops):  # type: ignore[no-untyped-def]
+        trained.append([len(loop.rows) for loop in loops])
+        return run(loops)
+
+    monkeypatch.setattr(student._engine, "run", watched)
+    whole = [without_seconds(result) for result in student.score(requests)]
+    assert [len(cohort) for cohort in trained] == [4, 4, 2]
+    trained.clear()
+    known = [r.id for r in requests[:3]]
+    rest = [without_seconds(result) for result in student.score(requests, known)]
+    assert rest == whole[3:]
+    assert [len(cohort) for cohort in trained] == [4, 2]
+    trained.clear()
+    assert list(student.score(requests, [r.id for r in requests])) == []
+    assert trained == []
+
+
+def test_a_candidate_that_diverges_is_refused_and_the_others_are_rewarded(llama: str, tmp_path: Path) -> None:
+    student = make_student(llama, tmp_path, max_grad_norm=1e30, weight_decay=1.0)
+    student._settings.learning_rate = 1e30
+    wild, sound = request(), request(edit=SelfEdit(examples=edit("Ada plays the harp.").examples, update=Update(learning_rate=1e-3)))
+    results = {result.request: result for result in student.score([wild, sound])}
+    refusal = results[wild.id]
+    assert isinstance(refusal, Refusal) and "training diverged" in refusal.reason
+    assert isinstance(results[sound.id], Reward)
+
+
+def test_cut_examples_are_counted_in_the_reward(llama: str, tmp_path: Path) -> None:
+    student = make_student(llama, tmp_path, max_example_tokens=12, long_examples="truncate")
+    reward = score(student, request(seeds=(1, 2)))
+    assert isinstance(reward, Reward)
+    assert reward.truncated_examples == 4  # the line and the passage, for either seed
 
 
 @pytest.mark.parametrize(
@@ -65,7 +137,7 @@ def test_the_same_request_gives_the_same_reward_after_others(student: Student) -
     ],
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(student: Student, changes: dict[str, object], reason: str) -> None:
-    refusal = student.score(request(**changes))
+    refusal = score(student, request(**changes))
     assert isinstance(refusal, Refusal)
     assert reason in refusal.reason
 
@@ -76,6 +148,8 @@ def test_the_card_tells_students_apart(student: Student, llama: str, olmo: str, 
     assert other.describe().fingerprint != student.describe().fingerprint
     assert slower.describe().fingerprint == student.describe().fingerprint
     assert slower.describe().settings != student.describe().settings
+    assert student.describe().settings["engine"] == "cohort"
+    assert student.describe().inner_loop == "cohort: all adapters are plain LoRA on linear layers"
 
 
 REPRODUCE = """
@@ -127,7 +201,7 @@ def test_limits_are_per_lesson_in_a_lasting_update(llama: str, tmp_path: Path) -
     lesson = Lesson(context=CONTEXT, edit=edit("One.", "Two."))
     assert student.commit(CommitRequest(task=TASK, lessons=(lesson,) * 3, seed=1)).trained_tokens > 0
     too_long = Lesson(context=CONTEXT, edit=edit("One.", "Two.", "Three."))
-    refusal = student.score(request(edit=too_long.edit))
+    refusal = score(student, request(edit=too_long.edit))
     assert isinstance(refusal, Refusal)
     assert "4 examples, but this student allows 3; raise student.max_examples" in refusal.reason
 
@@ -136,6 +210,6 @@ def test_what_a_model_folder_suggests_for_generation_does_not_creep_in(llama: st
     suggestive = tmp_path / "model"
     shutil.copytree(llama, suggestive)
     (suggestive / "generation_config.json").write_text('{"repetition_penalty": 5.0, "do_sample": true, "temperature": 2.0}')
-    plain, other = make_student(llama, tmp_path / "a").score(request()), make_student(str(suggestive), tmp_path / "b").score(request())
+    plain, other = score(make_student(llama, tmp_path / "a"), request()), score(make_student(str(suggestive), tmp_path / "b"), request())
     assert isinstance(plain, Reward) and isinstance(other, Reward)
     assert plain.change == other.change

@@ -1,0 +1,138 @@
+"""Inner loops many at once: a cohort trains on one frozen base and is asked in one batch, and comes out as if each were alone.
+
+How many train at once follows from a budget of tokens per step and from free memory; when memory runs out all the same, half
+as many are tried.
+"""
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+
+import psutil
+import torch
+
+from protocol.errors import InnerLoopFailed, TutelageError
+from student.answers import answer_routed
+from student.base import FrozenBase
+from student.cohort_trainer import CohortSFTTrainer
+from student.inner_loop import Adapted, InnerLoop
+from student.self_check import check_gradients
+from student.sft import is_out_of_memory, release_memory
+from student.stacked import Stack
+
+logger = logging.getLogger(__name__)
+
+LOOPS_PER_SLOT = 2
+"""Inner loops in a cohort for each that trains at once: those that finish early make room for others."""
+
+
+class Cohort:
+    """Trains in stacked adapters. The base's own adapter is their template."""
+
+    name = "cohort"
+
+    def __init__(self, base: FrozenBase):
+        self._base = base
+        self._at_most: int | None = None
+        check_gradients(base)
+
+    def cohort_size(self, loops: Sequence[InnerLoop]) -> int:
+        return LOOPS_PER_SLOT * slots_by_budget(loops, self._base)
+
+    def run(self, loops: Sequence[InnerLoop]) -> list[Adapted | InnerLoopFailed]:
+        started = time.perf_counter()
+        results: dict[int, Adapted | InnerLoopFailed] = {}
+        stack = Stack(self._base, max((loop.plan.rank for loop in loops), default=1))
+        trained = self._train(stack, loops)
+        results |= {i: row for i, row in trained.items() if isinstance(row, InnerLoopFailed)}
+        rows = {i: row for i, row in trained.items() if not isinstance(row, InnerLoopFailed)}
+        answers = answer_routed(stack, [loops[i] for i in rows], list(rows.values()))
+        seconds = time.perf_counter() - started
+        tokens = sum(loops[i].trained_tokens for i in rows)
+        for i, given in zip(rows, answers, strict=True):
+            own = loops[i].trained_tokens
+            results[i] = Adapted(given, own, seconds * own / tokens)
+        return [results[i] for i in range(len(loops))]
+
+    def learn(self, loop: InnerLoop) -> int:
+        stack = Stack(self._base, loop.plan.rank)
+        row = self._train(stack, [loop])[0]
+        if isinstance(row, InnerLoopFailed):
+            raise row
+        stack.write_template(row, loop.plan.rank)
+        return loop.trained_tokens
+
+    def _train(self, stack: Stack, loops: Sequence[InnerLoop]) -> dict[int, torch.Tensor | InnerLoopFailed]:
+        """The trained adapter of each loop. Who diverges is taken out, and the others train again as if it had never been there."""
+        results: dict[int, torch.Tensor | InnerLoopFailed] = {}
+        left = list(range(len(loops)))
+        while left:
+            trained = self._train_in_slots(stack, [loops[i] for i in left])
+            failed = {i: row for i, row in zip(left, trained, strict=True) if isinstance(row, InnerLoopFailed)}
+            if not failed:
+                return results | dict(zip(left, trained, strict=True))
+            results |= failed
+            left = [i for i in left if i not in failed]
+        return results
+
+    def _train_in_slots(self, stack: Stack, loops: Sequence[InnerLoop]) -> list[torch.Tensor | InnerLoopFailed]:
+        slots = self._slots(stack, loops)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                trained = CohortSFTTrainer(stack, loops, slots, folder).run()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return [_check_trained(stack, loop, row) for loop, row in zip(loops, trained, strict=True)]
+        release_memory()
+        if len(loops) == 1:
+            batch_size = loops[0].plan.batch_size
+            return [InnerLoopFailed(f"out of memory with one self-edit at batch size {batch_size}; lower student.batch_size")]
+        if slots == 1:
+            return [self._train_in_slots(stack, [loop])[0] for loop in loops]
+        self._at_most = slots // 2
+        logger.warning("out of memory with %d self-edits at once; going on with %d (student.cohort sets it)", slots, self._at_most)
+        return self._train_in_slots(stack, loops)
+
+    def _slots(self, stack: Stack, loops: Sequence[InnerLoop]) -> int:
+        slots = slots_by_budget(loops, self._base)
+        if self._base.settings.cohort is None:
+            slots = min(slots, slots_by_memory(stack, self._base))
+        return max(1, min(slots, self._at_most or slots, len(loops)))
+
+
+def slots_by_budget(loops: Sequence[InnerLoop], base: FrozenBase) -> int:
+    """How many of these train at once: `student.cohort`, or what `student.cohort_tokens` allows at their mean length."""
+    if base.settings.cohort is not None:
+        return base.settings.cohort
+    tokens = sum(len(row.input_ids) for loop in loops for row in loop.rows)
+    batches = sum(loop.steps / loop.plan.epochs for loop in loops)
+    return max(1, int(base.settings.cohort_tokens * batches / max(tokens, 1)))
+
+
+def slots_by_memory(stack: Stack, base: FrozenBase) -> int:
+    """How many adapters fit into free memory, by a rough count of bytes: running out is caught anyway."""
+    if stack.device.type == "cuda":
+        free = (
+            torch.cuda.mem_get_info(stack.device)[0] + torch.cuda.memory_reserved(stack.device) - torch.cuda.memory_allocated(stack.device)
+        )
+    else:
+        free = psutil.virtual_memory().available
+    config = base.model.config.get_text_config()
+    per_token = config.num_hidden_layers * (
+        16 * config.hidden_size + 6 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    )
+    activations = base.settings.cohort_tokens * (per_token * base.model.dtype.itemsize + 12 * config.vocab_size)
+    # Weights, gradients and two moments of a slot, and the results of the loops that pass through it.
+    per_slot = (4 + LOOPS_PER_SLOT) * stack.size * stack.dtype.itemsize
+    return max(1, int((0.8 * free - activations) // per_slot))
+
+
+def _check_trained(stack: Stack, loop: InnerLoop, row: torch.Tensor) -> torch.Tensor | InnerLoopFailed:
+    if not bool(torch.isfinite(row).all()):
+        return InnerLoopFailed(f"training diverged; lower the learning rate {loop.plan.learning_rate}")
+    if not any(bool(b.any()) for _, b in stack.pairs(row[None])):
+        raise TutelageError("a cohort came out of its training untouched; set student.inner_loop=single and report the model")
+    return row

@@ -1,0 +1,355 @@
+"""A cohort gives what separate trainings give, and these tests fail where it would not."""
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, get_scheduler
+
+import student.cohort_trainer
+import student.stacked
+from protocol.errors import InnerLoopFailed, InvalidInput, TutelageError
+from student.answers import answer
+from student.base import FrozenBase
+from student.cohort import Cohort, slots_by_budget
+from student.cohort_trainer import CohortSFTTrainer, timetable
+from student.engines import choose_engine
+from student.inner_loop import Adapted, InnerLoop, Plan, Row
+from student.self_check import check_gradients
+from student.settings import StudentSettings
+from student.single import Single
+from student.stacked import Stack
+
+SETTINGS = StudentSettings(rank=8, alpha=16, cohort=3)
+PLAN = Plan(1e-2, epochs=2, rank=8, batch_size=2, loss_on="all", schedule="constant", max_grad_norm=0.1, weight_decay=0.0)
+
+
+def make_loops(base: FrozenBase, count: int, seed: int, mixed: bool) -> list[InnerLoop]:
+    """Random rows, half of them with a masked prompt; `mixed` has every loop train by rules of its own."""
+    draw = random.Random(seed)
+    vocabulary = base.model.get_input_embeddings().num_embeddings
+    loops = []
+    for number in range(count):
+        rows = []
+        for _ in range(draw.randint(3, 6)):
+            ids = [draw.randrange(4, vocabulary) for _ in range(draw.randint(3, 40))]
+            masked = draw.choice([0, len(ids) // 2])
+            rows.append(Row(ids, [-100] * masked + ids[masked:]))
+        plan = PLAN
+        if mixed:
+            plan = Plan(
+                learning_rate=draw.choice([3e-3, 1e-2, 3e-2]),
+                epochs=draw.choice([1, 2, 4]),
+                rank=draw.choice([1, 4, 12]),
+                batch_size=draw.choice([1, 2, 3]),
+                loss_on="all",
+                schedule=draw.choice(["linear", "cosine", "constant"]),
+                max_grad_norm=draw.choice([0.0, 0.1, 1.0]),
+                weight_decay=draw.choice([0.0, 0.1]),
+            )
+        prompts = tuple(base.tokenizer.decode(row.input_ids[: 2 + n]) for n, row in enumerate(rows[:3]))
+        loops.append(InnerLoop(tuple(rows), plan, seed=number // 2, prompts=prompts, answer_tokens=draw.choice([4, 8])))
+    return loops
+
+
+def open_base(model: str, dtype: torch.dtype = torch.float32, settings: StudentSettings = SETTINGS) -> FrozenBase:
+    base = FrozenBase(replace(settings, model=model))
+    base.model.to(dtype)
+    return base
+
+
+def train_plainly(base: FrozenBase, loop: InnerLoop) -> torch.Tensor:
+    """One adapter by PEFT, AdamW, clipping and a scheduler as they come, in the dtype of the model."""
+    base.reset_adapter(loop.plan.rank, loop.seed)
+    weights = [p for p in base.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=loop.plan.learning_rate, weight_decay=loop.plan.weight_decay)
+    scheduler = get_scheduler(loop.plan.schedule, optimizer, num_warmup_steps=0, num_training_steps=loop.steps)
+    for batch in loop.batches:
+        losses = []
+        for row in batch:
+            logits = base.model(input_ids=torch.tensor([row.input_ids], device=base.device)).logits[0, :-1]
+            labels = torch.tensor(row.labels[1:], device=base.device)
+            losses.append(F.cross_entropy(logits, labels, ignore_index=-100, reduction="none")[labels != -100])
+        torch.cat(losses).mean().backward()
+        if loop.plan.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(weights, loop.plan.max_grad_norm)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    return Stack(base, 12).read_template(loop.plan.rank)
+
+
+def train_together(base: FrozenBase, loops: list[InnerLoop], rank: int = 12) -> list[torch.Tensor]:
+    trained = Cohort(base)._train(Stack(base, rank), loops)
+    return [trained[i] for i in range(len(loops))]  # type: ignore[misc]
+
+
+def furthest(
+    base: FrozenBase, loops: list[InnerLoop], rows: list[torch.Tensor], train_alone: Callable[[FrozenBase, InnerLoop], torch.Tensor]
+) -> float:
+    """The largest difference from training alone, relative to what training moved (Frobenius)."""
+    differences = []
+    for loop, row in zip(loops, rows, strict=True):
+        base.reset_adapter(loop.plan.rank, loop.seed)
+        start = Stack(base, 12).read_template(loop.plan.rank)
+        alone = train_alone(base, loop)
+        differences.append(float((row - alone).norm() / (alone - start).norm()))
+    return max(differences)
+
+
+def train_by_trl(base: FrozenBase, loop: InnerLoop) -> torch.Tensor:
+    Single(base).learn(loop)
+    return Stack(base, 12).read_template(loop.plan.rank)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_in_float64_adapters_and_answers_are_those_of_a_plain_loop(family: str, request: pytest.FixtureRequest) -> None:
+    base = open_base(request.getfixturevalue(family), torch.float64)
+    loops = make_loops(base, 8, seed=1, mixed=True)
+    assert furthest(base, loops, train_together(base, loops), train_plainly) < 1e-10
+    untrained = answer(base.model.get_base_model(), base.tokenizer, loops[0].prompts, 8, 8)
+    together = [result.answers for result in Cohort(base).run(loops) if isinstance(result, Adapted)]
+    assert any(texts != untrained for texts in together)
+    for loop, texts in zip(loops, together, strict=True):
+        train_plainly(base, loop)
+        assert answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, 8) == texts
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_in_float32_adapters_are_those_of_separate_trl_trainings(family: str, request: pytest.FixtureRequest) -> None:
+    base = open_base(request.getfixturevalue(family))
+    loops = make_loops(base, 6, seed=2, mixed=True)
+    assert furthest(base, loops, train_together(base, loops), train_by_trl) < 1e-3
+
+
+def test_in_bfloat16_adapters_are_near_those_of_separate_trl_trainings(llama: str) -> None:
+    base = open_base(llama, settings=replace(SETTINGS, dtype="bfloat16"))
+    loops = make_loops(base, 4, seed=3, mixed=False)
+    assert furthest(base, loops, train_together(base, loops), train_by_trl) < 0.2
+
+
+def clip_all_as_one(trainer: CohortSFTTrainer, _: object) -> torch.Tensor:
+    norm = trainer._gradients.norm()
+    trainer._gradients.mul_((0.1 / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def share_one_mean(slots: object, *rest: object) -> object:
+    batch = student.packing.pack(slots, *rest)  # type: ignore[arg-type]
+    batch.weights.fill_(1 / len(batch.targets))
+    return batch
+
+
+def leave_finished_in(trainer: CohortSFTTrainer, turns: list[tuple[int, int] | None]) -> None:
+    before = list(trainer._present)
+    states = dict(trainer.optimizer.state)
+    SEAT(trainer, turns)
+    for slot, turn in enumerate(turns):
+        if turn is None and before[slot] is not None:
+            trainer._present[slot] = before[slot]
+            trainer._slots[slot].grad = trainer._gradients[slot]
+            trainer.optimizer.state[trainer._slots[slot]] = states[trainer._slots[slot]]
+
+
+SEAT = CohortSFTTrainer._seat
+
+
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        ("student.cohort_trainer.CohortSFTTrainer._clip_grad_norm", clip_all_as_one),
+        ("student.cohort_trainer.pack", share_one_mean),
+        ("student.cohort_trainer.CohortSFTTrainer._seat", leave_finished_in),
+    ],
+)
+def test_equality_breaks_with_a_planted_fault(place: str, fault: object, llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = open_base(llama, torch.float64)
+    loops = make_loops(base, 4, seed=4, mixed=False)
+    assert furthest(base, loops, train_together(base, loops), train_plainly) < 1e-10
+    monkeypatch.setattr(place, fault)
+    assert furthest(base, loops, train_together(base, loops), train_plainly) > 1e-3
+
+
+def test_a_slice_is_an_ordinary_peft_folder(llama: str, tmp_path: Path) -> None:
+    base = open_base(llama)
+    loops = [replace(loop, answer_tokens=8) for loop in make_loops(base, 3, seed=5, mixed=True)]
+    results = Cohort(base).run(loops)
+    stack = Stack(base, 12)
+    for loop, row, result in zip(loops, train_together(base, loops), results, strict=True):
+        stack.write_template(row, loop.plan.rank)
+        base.model.save_pretrained(tmp_path)
+        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32), tmp_path)
+        assert loaded.peft_config["default"].r == loop.plan.rank
+        assert isinstance(result, Adapted)
+        assert answer(loaded.to(base.device).eval(), base.tokenizer, loop.prompts, 8, 8) == result.answers
+
+
+def test_a_free_slot_goes_to_the_next_loop() -> None:
+    assert timetable([2, 1, 2], slots=2) == [[(0, 0), (1, 0)], [(0, 1), (2, 0)], [None, (2, 1)]]
+    assert timetable([1], slots=3) == [[(0, 0), None, None]]
+    assert timetable([], slots=2) == []
+
+
+def test_one_that_diverges_fails_alone_and_leaves_no_trace(llama: str) -> None:
+    base = open_base(llama)
+    loops = make_loops(base, 5, seed=6, mixed=True)
+    wild = replace(loops[2], plan=replace(loops[2].plan, learning_rate=1e30))
+    trained = Cohort(base)._train(Stack(base, 12), [*loops[:2], wild, *loops[3:]])
+    without = Cohort(base)._train(Stack(base, 12), [*loops[:2], *loops[3:]])
+    assert isinstance(trained[2], InnerLoopFailed)
+    assert "diverged; lower the learning rate 1e+30" in str(trained[2])
+    for i, j in ((0, 0), (1, 1), (3, 2), (4, 3)):
+        assert torch.equal(trained[i], without[j])  # type: ignore[arg-type]
+    results = Cohort(base).run([*loops[:2], wild])
+    assert [type(result) for result in results] == [Adapted, Adapted, InnerLoopFailed]
+
+
+def test_out_of_memory_is_tried_again_with_half_as_many(
+    llama: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = open_base(llama, settings=replace(SETTINGS, cohort=6))
+    loops = make_loops(base, 6, seed=7, mixed=False)
+    expected = train_together(base, loops, rank=8)
+    tried = []
+    run = CohortSFTTrainer.run
+
+    def run_out_above(limit: int) -> Callable[[CohortSFTTrainer], torch.Tensor]:
+        def limited(trainer: CohortSFTTrainer) -> torch.Tensor:
+            tried.append(len(trainer._slots))
+            if len(trainer._slots) > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return run(trainer)
+
+        return limited
+
+    cohort = Cohort(base)
+    with caplog.at_level(logging.WARNING), monkeypatch.context() as patch:
+        patch.setattr(CohortSFTTrainer, "run", run_out_above(2))
+        trained = cohort._train(Stack(base, 8), loops)
+        assert tried == [6, 3, 1]
+        cohort._train(Stack(base, 8), loops)
+        assert tried == [6, 3, 1, 1]  # it does not try again what did not fit
+        patch.setattr(CohortSFTTrainer, "run", run_out_above(0))
+        failures = cohort._train(Stack(base, 8), loops[:2])
+    assert "out of memory with 6 self-edits at once; going on with 3" in caplog.text
+    for i, row in enumerate(expected):
+        assert torch.allclose(trained[i], row, atol=1e-5)  # type: ignore[arg-type]
+    assert ["lower student.batch_size" in str(failures[i]) for i in range(2)] == [True, True]
+
+
+def test_answers_that_run_out_of_memory_are_asked_in_halves(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = open_base(llama)
+    loops = make_loops(base, 3, seed=8, mixed=False)
+    expected = [result.answers for result in Cohort(base).run(loops) if isinstance(result, Adapted)]
+    ask = student.answers.answer
+
+    def run_out(model: object, tokenizer: object, prompts: list[str], *rest: object) -> list[str]:
+        if len(prompts) > 2:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return ask(model, tokenizer, prompts, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("student.answers.answer", run_out)
+    assert [result.answers for result in Cohort(base).run(loops) if isinstance(result, Adapted)] == expected
+
+
+def test_how_many_train_at_once_follows_from_the_token_budget(llama: str) -> None:
+    base = open_base(llama, settings=replace(SETTINGS, cohort=None, cohort_tokens=100))
+    row = Row(list(range(4, 14)), list(range(4, 14)))
+    one_at_a_time = InnerLoop((row,) * 4, replace(PLAN, batch_size=1), seed=0)
+    all_at_once = InnerLoop((row,) * 4, replace(PLAN, batch_size=4), seed=0)
+    assert slots_by_budget([one_at_a_time] * 3, base) == 10
+    assert slots_by_budget([all_at_once], base) == 2
+    assert slots_by_budget([], base) == 1
+    assert Cohort(base).cohort_size([one_at_a_time]) == 20
+
+
+def test_who_trains_together_does_not_change_what_is_learned(llama: str) -> None:
+    base = open_base(llama, torch.float64)
+    loops = make_loops(base, 5, seed=9, mixed=True)
+    for rows in (train_together(base, loops[::-1])[::-1], [train_together(base, [loop])[0] for loop in loops]):
+        for row, expected in zip(rows, train_together(base, loops), strict=True):
+            assert torch.allclose(row, expected, rtol=1e-10, atol=1e-12)
+
+
+def no_adapter(base_layer: torch.nn.Module, a: object, b: object, route: object, x: torch.Tensor) -> torch.Tensor:
+    return base_layer(x)  # type: ignore[no-any-return]
+
+
+def first_adapter_for_all(base_layer: torch.nn.Module, a: torch.Tensor, b: torch.Tensor, route: object, x: torch.Tensor) -> torch.Tensor:
+    return base_layer(x) + 2.0 * x @ a[0].T @ b[0].T  # type: ignore[no-any-return]
+
+
+def see_across_sequences(
+    module: object, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: object, **rest: object
+) -> object:
+    output = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    return output.transpose(1, 2), None
+
+
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [("student.stacked._forward", no_adapter), ("student.stacked._forward", first_adapter_for_all), ("attention", see_across_sequences)],
+)
+def test_the_check_at_start_up_finds_a_cohort_that_does_not_train(
+    place: str, fault: object, llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    base = open_base(llama)
+    check_gradients(base)
+    if place == "attention":
+        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, student.packing.ATTENTION, fault)
+    else:
+        monkeypatch.setattr(place, fault)
+    with pytest.raises(TutelageError, match=r"set student\.inner_loop=single"):
+        choose_engine(base)
+
+
+def test_a_training_that_moves_nothing_is_an_error(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = open_base(llama)
+    cohort = Cohort(base)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_, **__: None)
+    with pytest.raises(TutelageError, match="untouched"):
+        cohort.run(make_loops(base, 2, seed=1, mixed=False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "why"),
+    [
+        ({}, "cohort", "plain LoRA on linear layers"),
+        ({"inner_loop": "single"}, "single", "asks for it"),
+        ({"dropout": 0.1}, "single", "depend on its companions"),
+        ({"seal_compat": True}, "single", "pads every sequence"),
+        ({"targets": "q_proj,embed_tokens"}, "single", "embed_tokens is not plain LoRA on a linear layer (Embedding)"),
+        ({"targets": "q_proj,lm_head"}, "single", "sees labelled tokens only"),
+    ],
+)
+def test_the_engine_is_chosen_with_a_reason(llama: str, changes: dict[str, object], name: str, why: str) -> None:
+    engine, reason = choose_engine(open_base(llama, settings=replace(SETTINGS, **changes)))  # type: ignore[arg-type]
+    assert engine.name == name
+    assert why in reason
+
+
+def test_a_cohort_that_cannot_be_had_is_refused(llama: str) -> None:
+    with pytest.raises(InvalidInput, match=r"student\.inner_loop is 'cohort', but with dropout"):
+        choose_engine(open_base(llama, settings=replace(SETTINGS, dropout=0.1, inner_loop="cohort")))
+
+
+def test_a_sliding_window_is_kept(tmp_path: Path, qwen2: str) -> None:
+    import json
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(qwen2, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0, "layer_types": ["sliding_attention"] * 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    base = open_base(str(folder), torch.float64)
+    loops = make_loops(base, 3, seed=2, mixed=False)
+    assert furthest(base, loops, train_together(base, loops), train_plainly) < 1e-10

@@ -1,0 +1,146 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from protocol.errors import InnerLoopFailed
+from protocol.messages import Example, Update
+from student.base import FrozenBase
+from student.inner_loop import InnerLoop, make_plan, prepare
+from student.settings import StudentSettings
+from student.single import PaddedAsPublished, Single
+
+EXAMPLES = [Example(completion="Ada plays the harp."), Example(prompt="Who plays? ", completion="Ada")]
+
+
+@pytest.fixture(scope="module")
+def base(llama: str) -> FrozenBase:
+    return FrozenBase(StudentSettings(model=llama, rank=4, alpha=8, learning_rate=1e-2, epochs=3, batch_size=2))
+
+
+def make_loop(base: FrozenBase, seed: int = 1, examples: list[Example] = EXAMPLES, **update: object) -> InnerLoop:
+    return prepare(base, examples, make_plan(Update.model_validate(update), base.settings), seed)
+
+
+def adapter(base: FrozenBase) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for n, p in base.model.named_parameters() if "lora_" in n])
+
+
+def train(base: FrozenBase, loop: InnerLoop) -> torch.Tensor:
+    Single(base).learn(loop)
+    return adapter(base)
+
+
+def test_training_is_repeatable_and_its_seed_decides(base: FrozenBase) -> None:
+    first, again, other = (train(base, make_loop(base, seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_candidates_start_from_the_same_weights(base: FrozenBase) -> None:
+    base.reset_adapter(4, seed=5)
+    start = adapter(base)
+    assert not torch.equal(train(base, make_loop(base, seed=5)), start)
+    base.reset_adapter(4, seed=5)
+    assert torch.equal(adapter(base), start)
+
+
+def test_the_base_stays_frozen_and_unwrapped_after_many_inner_loops(base: FrozenBase) -> None:
+    frozen = {n: p.detach().clone() for n, p in base.model.named_parameters() if "lora_" not in n}
+    for seed in range(3):
+        train(base, make_loop(base, seed))
+    for name, parameter in base.model.named_parameters():
+        if "lora_" not in name:
+            assert torch.equal(parameter, frozen[name]), name
+    assert "forward" not in base.model.get_base_model().__dict__
+
+
+def test_rank_may_differ_from_edit_to_edit(base: FrozenBase) -> None:
+    sizes = [train(base, make_loop(base, rank=rank)).numel() for rank in (2, 8, 4)]
+    assert sizes[1] == 4 * sizes[0] == 2 * sizes[2]
+
+
+def test_training_lowers_the_loss(base: FrozenBase) -> None:
+    loop = make_loop(base, examples=EXAMPLES[:1], epochs=30)
+    ids = torch.tensor([loop.rows[0].input_ids], device=base.device)
+    train(base, loop)
+    with torch.no_grad():
+        after = base.model(input_ids=ids, labels=ids).loss.item()
+        with base.without_adapter() as model:
+            before = model(input_ids=ids, labels=ids).loss.item()
+    assert after < before - 0.3
+
+
+def test_a_diverging_update_is_an_error_and_leaves_no_trace(base: FrozenBase) -> None:
+    healthy = train(base, make_loop(base))
+    wild = make_loop(base)
+    wild = replace(wild, plan=replace(wild.plan, learning_rate=1e30))
+    with pytest.raises(InnerLoopFailed, match="training diverged"):
+        Single(base).learn(wild)
+    (failure,) = Single(base).run([wild])
+    assert isinstance(failure, InnerLoopFailed)
+    assert torch.equal(train(base, make_loop(base)), healthy)
+
+
+def test_compatible_with_seal_padding_is_learned_and_hidden_from_attention(llama: str) -> None:
+    base = FrozenBase(StudentSettings(model=llama, rank=4, epochs=2, seal_compat=True, max_example_tokens=32))
+    pad = base.tokenizer.pad_token_id
+    batch = PaddedAsPublished(base)([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}])
+    assert batch["input_ids"].tolist() == batch["labels"].tolist() == [[5, 6, 7] + [pad] * 29]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1] + [0] * 29]
+    assert Single(base).learn(make_loop(base)) == 2 * 2 * 31
+    padded = adapter(base)
+    assert not torch.allclose(train(FrozenBase(replace(base.settings, seal_compat=False)), make_loop(base)), padded, atol=1e-4)
+
+
+def test_out_of_memory_is_a_failure_that_names_the_remedy(base: FrozenBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("student.single.SFTTrainer.training_step", run_out)
+    with pytest.raises(InnerLoopFailed, match=r"out of memory at batch size 2; lower student\.batch_size"):
+        Single(base).learn(make_loop(base))
+
+
+DEEPSPEED = {
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "zero_allow_untested_optimizer": True,
+    "zero_optimization": {"stage": 2},
+}
+
+
+TRAIN_UNDER_ZERO = """
+import sys, torch
+from trl import SFTTrainer
+from student.base import FrozenBase
+from student.inner_loop import InnerLoop, Plan, Row
+from student.settings import StudentSettings
+from student.single import Single
+seen = set()
+step = SFTTrainer.training_step
+def watched(self, *args, **kwargs):
+    seen.add((self.deepspeed.zero_optimization_stage(), type(self.optimizer.optimizer).__name__))
+    return step(self, *args, **kwargs)
+SFTTrainer.training_step = watched
+base = FrozenBase(StudentSettings(model=sys.argv[1], rank=4, alpha=8, deepspeed=sys.argv[2]))
+Single(base).learn(torch.load(sys.argv[3], weights_only=False))
+torch.save(({n: p.detach() for n, p in base.model.named_parameters() if "lora_" in n}, seen), sys.argv[4])
+"""
+
+
+def test_a_deepspeed_configuration_is_honoured(base: FrozenBase, tmp_path: Path) -> None:
+    loop = make_loop(base)
+    alone = train(base, loop)
+    (tmp_path / "zero2.json").write_text(json.dumps(DEEPSPEED))
+    torch.save(loop, tmp_path / "loop.pt")
+    paths = [base.settings.model, *(str(tmp_path / name) for name in ("zero2.json", "loop.pt", "trained.pt"))]
+    subprocess.run([sys.executable, "-c", TRAIN_UNDER_ZERO, *paths], cwd=Path(__file__).parents[2], check=True, capture_output=True)
+    weights, seen = torch.load(tmp_path / "trained.pt", weights_only=False)
+    assert seen == {(2, "DeepSpeedZeroOptimizer")}
+    assert torch.allclose(torch.cat([w.flatten() for w in weights.values()]), alone, atol=1e-5)
