@@ -1,7 +1,8 @@
 # make quickstart   set up and run the main job on the embedded tiny world
 # make test         set up and run the tests
 # make check        format, lint, types, tests: what CI runs
-# make bench        the quickstart with three seeds, for the figures in README
+# make bench        time the inner loop on this machine
+# make results      the quickstart with three seeds, for the figures in README
 # make clean        remove the environment, caches and runs of this folder
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check bench clean
+.PHONY: quickstart test check bench results clean
 
 quickstart: $(READY)
 	$(BIN)/tutelage run recipes/quickstart.yaml
@@ -24,6 +25,9 @@ check: $(READY)
 	$(MAKE) test
 
 bench: $(READY)
+	$(BIN)/tutelage run recipes/bench.yaml
+
+results: $(READY)
 	$(BIN)/tutelage run recipes/tiny/three_seeds.yaml
 
 clean:

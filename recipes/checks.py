@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
-from recipes.config import AdaptStudent, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher
+from recipes.config import AdaptStudent, Bench, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher
 from recipes.inputs import check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 
@@ -29,6 +29,8 @@ def check(settings: RecipeSettings) -> str:
             return _check_experiment(settings)
         case Pretrain():
             return _check_pretrain(settings)
+        case Bench():
+            return _check_bench(settings)
     raise NotImplementedError(f"no check for {type(settings).__name__}")
 
 
@@ -110,3 +112,20 @@ def _check_pretrain(settings: Pretrain) -> str:
     if "model_type" not in settings.architecture:
         raise InvalidInput("architecture.model_type is missing; give a transformers model type, such as llama or qwen2")
     return f"{settings.steps} steps of {settings.passages_per_step} passages and {settings.closed_book_per_step} closed-book lines"
+
+
+def _check_bench(settings: Bench) -> str:
+    choose_task(settings)
+    if not settings.subjects:
+        raise InvalidInput("bench needs subjects, such as subjects.mine.student.model=FOLDER")
+    for name, subject in settings.subjects.items():
+        key = f"subjects.{name}"
+        check_student(subject.student, f"{key}.student")
+        if subject.contexts.source:
+            _, references = load_data(subject.contexts, f"{key}.contexts", questions=True)
+            if not references:
+                raise InvalidInput(f"{key}.contexts.source is {subject.contexts.source!r}, which has no reference self-edits; use tiny")
+        few, many = (subject.student.epochs if epochs is None else epochs for epochs in subject.timed_epochs)
+        if not 1 <= few < many:
+            raise InvalidInput(f"{key}.timed_epochs is {few} and {many}; give a smaller and a larger number, at least 1")
+    return f"{len(settings.subjects)} models, 4 methods each, {settings.turns} turns"

@@ -153,18 +153,63 @@ class Pretrain(RecipeSettings):
     evaluate_every: int = 500
 
 
+@dataclass
+class BenchSubject:
+    """A student to time, and its work.
+
+    Attributes:
+        student: Its model, or, with an `architecture`, the model that lends its tokenizer.
+        architecture: A transformers configuration with its `model_type`; the weights are random.
+        contexts: Whose good self-edits it learns; without a source, random tokens.
+        candidates, alone: Inner loops timed as a cohort, and one at a time.
+        rows, row_tokens, questions, answer_tokens: Of random work.
+        timed_epochs: Two numbers of epochs to time; null is the student's own.
+        sustained_flops: What the machine can do in a second, for the floor under its times; null leaves the floor out.
+        growth, growth_lengths: Cohort sizes and sequence lengths to draw; empty draws nothing.
+    """
+
+    student: StudentSettings = field(default_factory=StudentSettings)
+    architecture: dict[str, Any] = field(default_factory=dict)
+    contexts: DataSettings = field(default_factory=DataSettings)
+    candidates: int = 64
+    alone: int = 2
+    rows: int = 15
+    row_tokens: int = 60
+    questions: int = 5
+    answer_tokens: int = 16
+    timed_epochs: list[int | None] = field(default_factory=lambda: [1, None])
+    sustained_flops: float | None = None
+    growth: list[int] = field(default_factory=list)
+    growth_lengths: list[int] = field(default_factory=lambda: [16, 64, 256])
+
+
+@dataclass
+class Bench(RecipeSettings):
+    """Time the inner loop: a cohort against one candidate at a time.
+
+    Attributes:
+        turns: How often every method is timed; the median counts.
+        padded_to: Tokens to which the published code pads.
+    """
+
+    turns: int = 3
+    padded_to: int = 2048
+    subjects: dict[str, BenchSubject] = field(default_factory=dict)
+
+
 RECIPES: dict[str, type[RecipeSettings]] = {
     "train_teacher": TrainTeacher,
     "adapt_student": AdaptStudent,
     "compare": Compare,
     "experiment": Experiment,
     "pretrain": Pretrain,
+    "bench": Bench,
 }
 
 _AT_LEAST_ONE = (
     "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps "
-    "passages_per_step closed_book_per_step evaluate_every"
+    "passages_per_step closed_book_per_step evaluate_every turns padded_to alone rows row_tokens questions answer_tokens"
 ).split()
 _ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p")
 

@@ -84,6 +84,11 @@ class FrozenBase:
         return [module for module in self.model.modules() if isinstance(module, LoraLayer)]
 
     @property
+    def parameters(self) -> int:
+        """Of the base, without the adapter."""
+        return sum(p.numel() for name, p in self.model.named_parameters() if "lora_" not in name)
+
+    @property
     def positions(self) -> int:
         """The longest sequence that the model has positions for."""
         return getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize

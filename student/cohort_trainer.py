@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from trl import SFTTrainer
 
+from protocol.errors import TutelageError
 from student.inner_loop import InnerLoop
 from student.packing import PackedBatch, pack, packed_attention
 from student.sft import sft_config, training
@@ -49,11 +50,12 @@ def timetable(steps: Sequence[int], slots: int) -> list[list[Turn | None]]:
 
 
 class CohortSFTTrainer(SFTTrainer):
-    """One training of all `loops` in `slots` slots. After `train()`, `trained` has a row per loop, `(loops, size)`."""
+    """One training of all `loops` in `slots` slots: `run()` gives a row per loop, `(loops, size)`."""
 
     def __init__(self, stack: Stack, loops: Sequence[InnerLoop], slots: int, folder: str):
         self.stack, self.loops = stack, loops
         self.trained = stack.empty(len(loops))
+        self._momenta = torch.zeros(len(loops), dtype=stack.dtype, device=stack.device)
         self._table = timetable([loop.steps for loop in loops], slots)
         self._weights, self._gradients = stack.empty(slots), stack.empty(slots)
         # The same storage twice: as slots for the optimizer, as each layer's matrices for autograd.
@@ -83,13 +85,20 @@ class CohortSFTTrainer(SFTTrainer):
         )
 
     def run(self) -> torch.Tensor:
-        """Train, and return `trained`."""
+        """Train every loop's adapter.
+
+        Raises:
+            TutelageError: Some adapter never had a gradient, or the optimizer moved other weights than the model used.
+        """
         with warnings.catch_warnings(), training(self), packed_attention(self.stack.base.model.get_base_model()):
             # Each layer's matrices lie apart, one in every slot; autograd finds that unusual.
             warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
             self.train()
         for slot, turn in enumerate(self._present):
             self._take_out(slot, turn)
+        moved = {tensor.untyped_storage().data_ptr() for pair in self._pairs for tensor in pair}
+        if moved != {self._weights.untyped_storage().data_ptr()} or bool((self._momenta == 0).any()):
+            raise TutelageError("a cohort came out of its training untouched; set student.inner_loop=single and report the model")
         return self.trained
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -147,6 +156,8 @@ class CohortSFTTrainer(SFTTrainer):
     def _take_out(self, slot: int, turn: Turn | None) -> None:
         if turn is not None:
             self.trained[turn[0]] = self._weights[slot]
+            state = self.optimizer.state.get(self._slots[slot], {})
+            self._momenta[turn[0]] = state["exp_avg"].norm() if state else 0
 
     def _draw_initial_weights(self, rank: int, seed: int) -> torch.Tensor:
         self.stack.base.reset_adapter(rank, seed)

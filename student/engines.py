@@ -50,4 +50,6 @@ def obstacle_to_cohort(base: FrozenBase) -> str | None:
                 return f"the adapter of {name} is not plain LoRA on a linear layer ({kind})"
             if model.get_output_embeddings() in (layer, layer.get_base_layer()):
                 return f"{name} is the output layer, which sees labelled tokens only"
+            if ".experts." in name:
+                return f"{name} is an expert, which sees some tokens only"
     return None

@@ -319,6 +319,28 @@ def test_a_training_that_moves_nothing_is_an_error(llama: str, monkeypatch: pyte
         cohort.run(make_loops(base, 2, seed=1, mixed=False))
 
 
+def test_weights_that_part_from_the_optimizers_are_an_error(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = open_base(llama)
+    cohort = Cohort(base)
+    train = CohortSFTTrainer.train
+
+    def move_away(trainer: CohortSFTTrainer) -> object:
+        a, _ = trainer._pairs[0]
+        a.data = a.data.clone()  # as `Module.to` may do
+        return train(trainer)
+
+    monkeypatch.setattr(CohortSFTTrainer, "train", move_away)
+    with pytest.raises(TutelageError, match="untouched"):
+        cohort.run(make_loops(base, 2, seed=1, mixed=False))
+
+
+def test_an_edit_that_asks_for_a_vanishing_learning_rate_only_harms_itself(llama: str) -> None:
+    base = open_base(llama)
+    loops = make_loops(base, 2, seed=1, mixed=False)
+    still = replace(loops[0], plan=replace(loops[0].plan, learning_rate=1e-300))
+    assert [type(result) for result in Cohort(base).run([still, loops[1]])] == [Adapted, Adapted]
+
+
 @pytest.mark.parametrize(
     ("changes", "name", "why"),
     [
@@ -333,6 +355,32 @@ def test_a_training_that_moves_nothing_is_an_error(llama: str, monkeypatch: pyte
 def test_the_engine_is_chosen_with_a_reason(llama: str, changes: dict[str, object], name: str, why: str) -> None:
     engine, reason = choose_engine(open_base(llama, settings=replace(SETTINGS, **changes)))  # type: ignore[arg-type]
     assert engine.name == name
+    assert why in reason
+
+
+def quantise(base: FrozenBase) -> None:
+    base.lora_layers()[0].__class__ = type("Linear4bit", (type(base.lora_layers()[0]),), {})
+
+
+def decompose(base: FrozenBase) -> None:
+    base.lora_layers()[0].lora_variant["default"] = object()
+
+
+def make_an_expert(base: FrozenBase) -> None:
+    layer = base.model.get_base_model().model.layers[0].mlp
+    layer.experts = torch.nn.ModuleList([layer.gate_proj])
+    del layer.gate_proj
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(quantise, "not plain LoRA on a linear layer (Linear4bit)"), (decompose, "not plain LoRA"), (make_an_expert, "sees some tokens only")],
+)
+def test_layers_that_cannot_be_routed_are_trained_one_at_a_time(llama: str, change: Callable[[FrozenBase], None], why: str) -> None:
+    base = open_base(llama)
+    change(base)
+    engine, reason = choose_engine(base)
+    assert engine.name == "single"
     assert why in reason
 
 
