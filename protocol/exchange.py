@@ -30,7 +30,10 @@ class Exchange(Protocol):
         ...
 
     def cancel(self, request_ids: Sequence[str]) -> None:
-        """Drop queued requests; ids that are unknown or done are ignored."""
+        """Drop queued requests; ids that are unknown or done are ignored.
+
+        What is being trained already may be trained to its end; its answer is dropped.
+        """
         ...
 
     def commit(self, request: CommitRequest) -> VersionCard:
@@ -55,25 +58,28 @@ class InProcessExchange:
 
     def __init__(self, student: StudentService):
         self._student = student
-        self._queue: dict[str, RewardRequest] = {}
-        self._known: set[str] = set()
+        self._queue: dict[str, tuple[RewardRequest, bool]] = {}
+        """By id, a request and whether its answer is known."""
 
     def describe(self) -> StudentCard:
         return self._student.describe()
 
     def submit(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> None:
         for request in requests:
-            self._queue.setdefault(request.id, request)
-        self._known.update(known)
+            self._queue.setdefault(request.id, (request, request.id in known))
 
     def completed(self) -> Iterator[Reward | Refusal]:
         while self._queue:
             taken = dict(self._queue)
-            for result in self._student.score(list(taken.values()), self._known):
+            known = {request_id for request_id, (_, is_known) in taken.items() if is_known}
+            for request_id in known:
+                del self._queue[request_id]
+            for result in self._student.score([request for request, _ in taken.values()], known):
                 if self._queue.pop(result.request, None) is not None:  # else it was cancelled meanwhile
                     yield result
-            for request_id in taken:
-                self._queue.pop(request_id, None)
+            for request_id, entry in taken.items():
+                if self._queue.get(request_id) is entry:
+                    del self._queue[request_id]
 
     def cancel(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:

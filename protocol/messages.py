@@ -255,6 +255,7 @@ class Limits(Message):
 
     max_examples: Annotated[int, Field(ge=1)] = 256
     max_example_tokens: Annotated[int, Field(ge=1)] = 2048
+    max_step_tokens: Annotated[int, Field(ge=1)] = 32768
     max_steps: Annotated[int, Field(ge=1)] = 2000
     max_rank: Annotated[int, Field(ge=1)] = 256
 

@@ -62,7 +62,7 @@ def run(settings: Bench) -> Path:
     students = student_models({f"subjects.{name}.student": subject.student for name, subject in settings.subjects.items()})
     with RunFolder(settings, identify({}, {key: given for key, given in students.items() if given[0]})) as folder:
         table: list[dict[str, Any]] = []
-        growth: list[dict[str, float]] = []
+        growth: list[dict[str, Any]] = []
         for name, subject in settings.subjects.items():
             with tempfile.TemporaryDirectory() as scratch:
                 base = open_subject(subject, Path(scratch))
@@ -71,7 +71,7 @@ def run(settings: Bench) -> Path:
             table += rows
             console.print(show(rows))
             if subject.growth:
-                growth = plot_growth(base, subject, folder.path)
+                growth += plot_growth(name, base, subject, folder.path)
         path = folder.path / "inner_loop.json"
         write_json(path, {"machine": machine(), "rows": table, "growth": growth})
     console.print(f"table: {path}")
@@ -106,9 +106,10 @@ def make_loops(subject: BenchSubject, base: FrozenBase, settings: Bench) -> list
 
 
 def random_loop(subject: BenchSubject, base: FrozenBase, row_tokens: int, seed: int) -> InnerLoop:
-    """Rows of half to one and a half times `row_tokens`."""
+    """Rows in pairs of a shorter and a longer one, `row_tokens` on average."""
     draw = random.Random(seed)
-    lengths = [draw.randint(row_tokens // 2, row_tokens + row_tokens // 2) for _ in range(subject.rows)]
+    shorter = [draw.randint(row_tokens // 2, row_tokens) for _ in range(subject.rows // 2)]
+    lengths = [length for short in shorter for length in (short, 2 * row_tokens - short)] + [row_tokens] * (subject.rows % 2)
     texts = [[draw.randrange(4, len(base.tokenizer)) for _ in range(length)] for length in lengths]
     prompts = tuple(base.tokenizer.decode(text[:16]) for text in texts[: subject.questions])
     plan = make_plan(Update(), subject.student)
@@ -147,7 +148,7 @@ def measure(name: str, subject: BenchSubject, base: FrozenBase, loops: Sequence[
                 "cohort_is_faster_by": seconds * (rows[0]["candidates_per_minute"] if rows else 60 / seconds) / 60,
                 "parameters": base.parameters,
                 "steps": steps,
-                "timed_steps": [mean_steps(method.few), mean_steps(method.many)],
+                "timed_at_steps": [mean_steps(method.few), mean_steps(method.many)],
             }
         )
     if subject.sustained_flops:
@@ -158,21 +159,23 @@ def measure(name: str, subject: BenchSubject, base: FrozenBase, loops: Sequence[
 
 def make_methods(base: FrozenBase, loops: Sequence[InnerLoop], subject: BenchSubject, settings: Bench) -> list[Method]:
     """The cohort takes all candidates; one at a time a few are enough, and of padded sequences a few steps."""
-    few, many = ([with_epochs(loop, epochs) for loop in loops] for epochs in subject.timed_epochs)
+    few, many = [cut(loop, 2) for loop in loops], [cut(loop, subject.timed_steps) for loop in loops]
     padded = copy.copy(base)
     padded.settings = replace(base.settings, seal_compat=True, max_example_tokens=settings.padded_to)
-    one_row, three_rows = ([replace(few[0], rows=few[0].rows[:count])] for count in (1, 3))
     alone = slice(subject.alone)
     return [
         Method("cohort", Cohort(base).run, few, many),
         Method("SFTTrainer per candidate", Single(base).run, few[alone], many[alone]),
-        Method(f"SFTTrainer, padded to {settings.padded_to}", Single(padded).run, one_row, three_rows),
+        Method(f"SFTTrainer, padded to {settings.padded_to}", Single(padded).run, [cut(loops[0], 1)], [cut(loops[0], 3)]),
         Method("plain loop, one PEFT model", Plain(base).run, few[alone], many[alone]),
     ]
 
 
-def with_epochs(loop: InnerLoop, epochs: int | None) -> InnerLoop:
-    return replace(loop, plan=replace(loop.plan, epochs=epochs or loop.plan.epochs))
+def cut(loop: InnerLoop, steps: int | None) -> InnerLoop:
+    """The loop's first steps, if it has more; all of it for None."""
+    if steps is None or steps >= loop.steps:
+        return loop
+    return replace(loop, rows=loop.rows[: steps * loop.plan.batch_size], plan=replace(loop.plan, epochs=1))
 
 
 def mean_steps(loops: Sequence[InnerLoop]) -> float:
@@ -185,7 +188,7 @@ def time_method(method: Method) -> Cost:
     short, _ = timed(method, [replace(loop, prompts=()) for loop in method.few])
     long, _ = timed(method, [replace(loop, prompts=()) for loop in method.many])
     whole, peak = timed(method, method.many)
-    step = (long - short) / (many - few)
+    step = (long - short) / (many - few) if many > few else 0.0
     return Cost(setup=max(0.0, short - few * step), step=step, answers=max(0.0, whole - long), peak_mb=peak)
 
 
@@ -236,7 +239,7 @@ class Plain:
             optimizer.zero_grad()
 
 
-def plot_growth(base: FrozenBase, subject: BenchSubject, folder: Path) -> list[dict[str, float]]:
+def plot_growth(name: str, base: FrozenBase, subject: BenchSubject, folder: Path) -> list[dict[str, Any]]:
     """Trained tokens per second of cohorts of many sizes, at several lengths of sequence; drawn as PNG and SVG."""
     points = []
     figure, axes = plt.subplots(figsize=(6, 4))
@@ -247,19 +250,18 @@ def plot_growth(base: FrozenBase, subject: BenchSubject, folder: Path) -> list[d
                 sized = copy.copy(base)
                 sized.settings = replace(base.settings, cohort=size)
                 loops = [random_loop(subject, base, length, seed) for seed in range(size)]
-                loops = [replace(loop, rows=loop.rows[:4], prompts=()) for loop in loops]
-                few, many = ([with_epochs(loop, epochs) for loop in loops] for epochs in (1, 3))
-                method = Method("cohort", Cohort(sized).run, few, many)
+                loops = [replace(loop, prompts=()) for loop in loops]
+                method = Method("cohort", Cohort(sized).run, [cut(loop, 2) for loop in loops], [cut(loop, 6) for loop in loops])
                 cost = time_method(method)
-                speeds.append(statistics.mean(loop.trained_tokens / loop.steps for loop in few) / cost.step)
-                points.append({"row_tokens": length, "cohort": size, "trained_tokens_per_second": speeds[-1]})
+                speeds.append(statistics.mean(loop.trained_tokens / loop.steps for loop in loops) / cost.step)
+                points.append({"model": name, "row_tokens": length, "cohort": size, "trained_tokens_per_second": speeds[-1]})
                 advance(1, "")
             axes.plot(subject.growth, speeds, marker="o", label=f"{length} tokens per sequence")
     axes.set(xscale="log", xlabel="self-edits trained at once", ylabel="trained tokens per second", ylim=(0, None))
     axes.set_xticks(subject.growth, [str(size) for size in subject.growth])
     axes.legend()
     for suffix in ("png", "svg"):
-        figure.savefig(folder / f"growth.{suffix}", bbox_inches="tight", dpi=150)
+        figure.savefig(folder / f"growth_{name}.{suffix}", bbox_inches="tight", dpi=150)
     plt.close(figure)
     return points
 

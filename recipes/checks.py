@@ -125,7 +125,6 @@ def _check_bench(settings: Bench) -> str:
             _, references = load_data(subject.contexts, f"{key}.contexts", questions=True)
             if not references:
                 raise InvalidInput(f"{key}.contexts.source is {subject.contexts.source!r}, which has no reference self-edits; use tiny")
-        few, many = (subject.student.epochs if epochs is None else epochs for epochs in subject.timed_epochs)
-        if not 1 <= few < many:
-            raise InvalidInput(f"{key}.timed_epochs is {few} and {many}; give a smaller and a larger number, at least 1")
+        if subject.timed_steps is not None and subject.timed_steps < 3:
+            raise InvalidInput(f"{key}.timed_steps is {subject.timed_steps}; it must be at least 3, or null for all")
     return f"{len(settings.subjects)} models, 4 methods each, {settings.turns} turns"

@@ -163,7 +163,7 @@ class BenchSubject:
         contexts: Whose good self-edits it learns; without a source, random tokens.
         candidates, alone: Inner loops timed as a cohort, and one at a time.
         rows, row_tokens, questions, answer_tokens: Of random work.
-        timed_epochs: Two numbers of epochs to time; null is the student's own.
+        timed_steps: Time so many steps and reckon the rest; null times all.
         sustained_flops: What the machine can do in a second, for the floor under its times; null leaves the floor out.
         growth, growth_lengths: Cohort sizes and sequence lengths to draw; empty draws nothing.
     """
@@ -177,7 +177,7 @@ class BenchSubject:
     row_tokens: int = 60
     questions: int = 5
     answer_tokens: int = 16
-    timed_epochs: list[int | None] = field(default_factory=lambda: [1, None])
+    timed_steps: int | None = 6
     sustained_flops: float | None = None
     growth: list[int] = field(default_factory=list)
     growth_lengths: list[int] = field(default_factory=lambda: [16, 64, 256])
@@ -208,8 +208,10 @@ RECIPES: dict[str, type[RecipeSettings]] = {
 
 _AT_LEAST_ONE = (
     "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
-    "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens max_rank steps "
-    "passages_per_step closed_book_per_step evaluate_every turns padded_to alone rows row_tokens questions answer_tokens"
+    "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
+    "max_step_tokens max_rank steps "
+    "passages_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
+    "row_tokens questions answer_tokens timed_steps"
 ).split()
 _ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p")
 

@@ -167,6 +167,15 @@ def check_student(student: StudentSettings, key: str) -> None:
     check_model(student.model, f"{key}.model", student.revision)
     if student.deepspeed is not None and not Path(student.deepspeed).is_file():
         raise InvalidInput(f"{key}.deepspeed is {student.deepspeed!r}, which is no file; give a DeepSpeed configuration in JSON")
-    for name, value in (("deepspeed", student.deepspeed is not None), ("seal_compat", student.seal_compat), ("dropout", student.dropout)):
-        if value and student.inner_loop == "cohort":
+    if student.deepspeed is not None:
+        try:
+            stage = json.loads(Path(student.deepspeed).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
+        except (ValueError, AttributeError) as error:
+            raise InvalidInput(f"{key}.deepspeed {student.deepspeed} is no DeepSpeed configuration in JSON ({error})") from error
+        if stage == 3:
+            raise InvalidInput(
+                f"{key}.deepspeed {student.deepspeed} asks for ZeRO stage 3, which is not supported yet; use stage 0, 1 or 2"
+            )
+    for name in ("deepspeed", "seal_compat", "dropout"):
+        if getattr(student, name) and student.inner_loop == "cohort":
             raise InvalidInput(f"{key}.inner_loop is 'cohort', but {key}.{name} is for one at a time; set inner_loop to 'single' or 'auto'")

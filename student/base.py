@@ -50,12 +50,12 @@ class FrozenBase:
         # What a model folder suggests for generation, a repetition penalty say, must not creep in.
         base.generation_config = GenerationConfig(eos_token_id=self.tokenizer.eos_token_id, pad_token_id=self.tokenizer.pad_token_id)
         self.fingerprint = fingerprint(base, self.tokenizer)
-        self._rank = settings.rank
         try:
             self.model: PeftModel = get_peft_model(base.to(self.device), self._lora(settings.rank)).eval()
         except ValueError as error:
             raise InvalidInput(f"student.targets {settings.targets!r} or student.dropout {settings.dropout}: {error}") from error
-        gc.freeze()  # accelerate collects garbage after every training, 0.2 s over all that is loaded by now
+        gc.collect()
+        gc.freeze()  # garbage is collected around every training, which takes 0.2 s over all that is loaded by now
 
     def _lora(self, rank: int) -> LoraConfig:
         named = {"all-linear": "all-linear", "default": None}
@@ -70,11 +70,10 @@ class FrozenBase:
 
     def reset_adapter(self, rank: int, seed: int) -> None:
         """Start from LoRA's initial weights: the same for the same rank and seed, and no change to the base."""
-        if rank != self._rank:
+        if rank != self.model.peft_config[ADAPTER].r:
             self.model.delete_adapter(ADAPTER)
             self.model.add_adapter(ADAPTER, self._lora(rank))
             self.model.set_adapter(ADAPTER)
-            self._rank = rank
         torch.manual_seed(seed)
         for layer in self.lora_layers():
             layer.reset_lora_parameters(ADAPTER, init_lora_weights=True)

@@ -27,6 +27,10 @@ LOOPS_PER_SLOT = 2
 """Inner loops in a cohort for each that trains at once: those that finish early make room for others."""
 
 
+Trained = torch.Tensor | InnerLoopFailed
+"""An adapter, a row of a stack; or why there is none."""
+
+
 class Cohort:
     """Trains in stacked adapters. The base's own adapter is their template."""
 
@@ -42,52 +46,45 @@ class Cohort:
 
     def run(self, loops: Sequence[InnerLoop]) -> list[Adapted | InnerLoopFailed]:
         started = time.perf_counter()
-        results: dict[int, Adapted | InnerLoopFailed] = {}
-        stack = Stack(self._base, max((loop.plan.rank for loop in loops), default=1))
-        trained = self._train(stack, loops)
-        results |= {i: row for i, row in trained.items() if isinstance(row, InnerLoopFailed)}
-        rows = {i: row for i, row in trained.items() if not isinstance(row, InnerLoopFailed)}
-        answers = answer_routed(stack, [loops[i] for i in rows], list(rows.values()))
-        seconds = time.perf_counter() - started
-        tokens = sum(loops[i].trained_tokens for i in rows)
-        for i, given in zip(rows, answers, strict=True):
-            own = loops[i].trained_tokens
-            results[i] = Adapted(given, own, seconds * own / tokens)
-        return [results[i] for i in range(len(loops))]
+        stack, trained = self._train(loops)
+        rows = {i: row for i, row in enumerate(trained) if not isinstance(row, InnerLoopFailed)}
+        answers = dict(zip(rows, answer_routed(stack, [loops[i] for i in rows], list(rows.values())), strict=True))
+        seconds = (time.perf_counter() - started) / max(sum(loops[i].trained_tokens for i in rows), 1)
+        return [
+            row if isinstance(row, InnerLoopFailed) else Adapted(answers[i], loop.trained_tokens, seconds * loop.trained_tokens)
+            for i, (loop, row) in enumerate(zip(loops, trained, strict=True))
+        ]
 
     def learn(self, loop: InnerLoop) -> int:
-        stack = Stack(self._base, loop.plan.rank)
-        row = self._train(stack, [loop])[0]
+        stack, (row,) = self._train([loop])
         if isinstance(row, InnerLoopFailed):
             raise row
         stack.write_template(row, loop.plan.rank)
         return loop.trained_tokens
 
-    def _train(self, stack: Stack, loops: Sequence[InnerLoop]) -> dict[int, torch.Tensor | InnerLoopFailed]:
-        """The trained adapter of each loop. Who diverges is taken out, and the others train again as if it had never been there."""
-        results: dict[int, torch.Tensor | InnerLoopFailed] = {}
-        left = list(range(len(loops)))
-        while left:
-            trained = self._train_in_slots(stack, [loops[i] for i in left])
-            failed = {i: row for i, row in zip(left, trained, strict=True) if isinstance(row, InnerLoopFailed)}
-            if not failed:
-                return results | dict(zip(left, trained, strict=True))
-            results |= failed
-            left = [i for i in left if i not in failed]
-        return results
+    def _train(self, loops: Sequence[InnerLoop]) -> tuple[Stack, list[Trained]]:
+        """The trained adapter of each loop. Who fails is taken out, and the others train again as if it had never been there."""
+        results: dict[int, Trained] = {}
+        while True:
+            left = [i for i in range(len(loops)) if not isinstance(results.get(i), InnerLoopFailed)]
+            stack = Stack(self._base, max((loops[i].plan.rank for i in left), default=1))
+            trained = self._train_in_slots(stack, [loops[i] for i in left]) if left else []
+            results |= dict(zip(left, trained, strict=True))
+            if not any(isinstance(row, InnerLoopFailed) for row in trained):
+                return stack, [results[i] for i in range(len(loops))]
 
-    def _train_in_slots(self, stack: Stack, loops: Sequence[InnerLoop]) -> list[torch.Tensor | InnerLoopFailed]:
+    def _train_in_slots(self, stack: Stack, loops: Sequence[InnerLoop]) -> list[Trained]:
+        release_memory()  # what the last cohort left would be counted as taken
         slots = self._slots(stack, loops)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 trained = CohortSFTTrainer(stack, loops, slots, folder).run()
-        except RuntimeError as error:
+            return [_check_finite(loop, row) for loop, row in zip(loops, trained, strict=True)]
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        else:
-            return [_check_finite(loop, row) for loop, row in zip(loops, trained, strict=True)]
-        release_memory()
         if len(loops) == 1:
+            self._at_most = None  # it is this one that is too large
             batch_size = loops[0].plan.batch_size
             return [InnerLoopFailed(f"out of memory with one self-edit at batch size {batch_size}; lower student.batch_size")]
         if slots == 1:
@@ -114,12 +111,7 @@ def slots_by_budget(loops: Sequence[InnerLoop], base: FrozenBase) -> int:
 
 def slots_by_memory(stack: Stack, base: FrozenBase) -> int:
     """How many adapters fit into free memory, by a rough count of bytes: running out is caught anyway."""
-    if stack.device.type == "cuda":
-        free = (
-            torch.cuda.mem_get_info(stack.device)[0] + torch.cuda.memory_reserved(stack.device) - torch.cuda.memory_allocated(stack.device)
-        )
-    else:
-        free = psutil.virtual_memory().available
+    free = free_memory(stack.device)
     config = base.model.config.get_text_config()
     per_token = config.num_hidden_layers * (
         16 * config.hidden_size + 6 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
@@ -130,7 +122,14 @@ def slots_by_memory(stack: Stack, base: FrozenBase) -> int:
     return max(1, int((0.8 * free - activations) // per_slot))
 
 
-def _check_finite(loop: InnerLoop, row: torch.Tensor) -> torch.Tensor | InnerLoopFailed:
+def free_memory(device: torch.device) -> int:
+    """In bytes, with what torch holds in reserve."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return psutil.virtual_memory().available
+
+
+def _check_finite(loop: InnerLoop, row: torch.Tensor) -> Trained:
     if bool(torch.isfinite(row).all()):
         return row
     return InnerLoopFailed(f"training diverged; lower the learning rate {loop.plan.learning_rate}")

@@ -55,7 +55,7 @@ class CohortSFTTrainer(SFTTrainer):
     def __init__(self, stack: Stack, loops: Sequence[InnerLoop], slots: int, folder: str):
         self.stack, self.loops = stack, loops
         self.trained = stack.empty(len(loops))
-        self._momenta = torch.zeros(len(loops), dtype=stack.dtype, device=stack.device)
+        self._had_gradient = torch.zeros(len(loops), dtype=torch.bool, device=stack.device)
         self._table = timetable([loop.steps for loop in loops], slots)
         self._weights, self._gradients = stack.empty(slots), stack.empty(slots)
         # The same storage twice: as slots for the optimizer, as each layer's matrices for autograd.
@@ -88,7 +88,7 @@ class CohortSFTTrainer(SFTTrainer):
         """Train every loop's adapter.
 
         Raises:
-            TutelageError: Some adapter never had a gradient, or the optimizer moved other weights than the model used.
+            TutelageError: No gradient arrived, or the optimizer did not move the weights that the model used.
         """
         with warnings.catch_warnings(), training(self), packed_attention(self.stack.base.model.get_base_model()):
             # Each layer's matrices lie apart, one in every slot; autograd finds that unusual.
@@ -96,9 +96,7 @@ class CohortSFTTrainer(SFTTrainer):
             self.train()
         for slot, turn in enumerate(self._present):
             self._take_out(slot, turn)
-        moved = {tensor.untyped_storage().data_ptr() for pair in self._pairs for tensor in pair}
-        if moved != {self._weights.untyped_storage().data_ptr()} or bool((self._momenta == 0).any()):
-            raise TutelageError("a cohort came out of its training untouched; set student.inner_loop=single and report the model")
+        self._check_touched()
         return self.trained
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -124,10 +122,14 @@ class CohortSFTTrainer(SFTTrainer):
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         """Clip each slot's gradient by its own norm, as `torch.nn.utils.clip_grad_norm_` does for one model."""
-        limits = [self.loops[turn[0]].plan.max_grad_norm or torch.inf if turn else torch.inf for turn in self._present]
+        limits = [self.loops[turn[0]].plan.max_grad_norm if turn else 0.0 for turn in self._present]
         norms: torch.Tensor = torch.linalg.vector_norm(self._gradients, dim=1)
         allowed = torch.tensor(limits, dtype=norms.dtype).to(norms.device, non_blocking=True)
-        self._gradients.mul_((allowed / (norms + 1e-6)).clamp(max=1.0)[:, None])
+        factors = torch.where(allowed > 0, (allowed / (norms + 1e-6)).clamp(max=1.0), 1.0)
+        self._gradients.mul_(factors[:, None])
+        for slot, turn in enumerate(self._present):
+            if turn is not None:
+                self._had_gradient[turn[0]] |= norms[slot] > 1e-12
         return norms.max()
 
     def _collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
@@ -156,8 +158,14 @@ class CohortSFTTrainer(SFTTrainer):
     def _take_out(self, slot: int, turn: Turn | None) -> None:
         if turn is not None:
             self.trained[turn[0]] = self._weights[slot]
-            state = self.optimizer.state.get(self._slots[slot], {})
-            self._momenta[turn[0]] = state["exp_avg"].norm() if state else 0
+
+    def _check_touched(self) -> None:
+        storages = {tensor.untyped_storage().data_ptr() for pair in self._pairs for tensor in pair}
+        moved = torch.stack([b.flatten(1).any(1) for _, b in self.stack.pairs(self.trained)]).any(0)
+        # An edit may ask for a learning rate that moves nothing; that is its own affair.
+        should = self._had_gradient & torch.tensor([loop.plan.learning_rate > 1e-20 for loop in self.loops], device=moved.device)
+        if storages != {self._weights.untyped_storage().data_ptr()} or not bool(self._had_gradient.any()) or bool((should & ~moved).any()):
+            raise TutelageError("a cohort came out of its training untouched; set student.inner_loop=single and report the model")
 
     def _draw_initial_weights(self, rank: int, seed: int) -> torch.Tensor:
         self.stack.base.reset_adapter(rank, seed)

@@ -21,9 +21,11 @@ def choose_engine(base: FrozenBase) -> tuple[Engine, str]:
         return Single(base), "single: student.inner_loop asks for it"
     obstacle = obstacle_to_cohort(base)
     if obstacle is None:
-        return Cohort(base), "cohort: " + (
-            "student.inner_loop asks for it" if wanted == "cohort" else "all adapters are plain LoRA on linear layers"
-        )
+        try:
+            asked = "student.inner_loop asks for it" if wanted == "cohort" else "all adapters are plain LoRA on linear layers"
+            return Cohort(base), f"cohort: {asked}"
+        except NotImplementedError as error:
+            obstacle = str(error)
     if wanted == "cohort":
         raise InvalidInput(f"student.inner_loop is 'cohort', but {obstacle}; set it to 'single', or to 'auto'")
     return Single(base), f"single: {obstacle}"
@@ -37,10 +39,12 @@ def obstacle_to_cohort(base: FrozenBase) -> str | None:
         return "student.deepspeed is for one at a time"
     if settings.seal_compat:
         return "student.seal_compat pads every sequence"
-    if settings.dropout or getattr(config, "attention_dropout", 0):
+    if settings.dropout or any("drop" in key and isinstance(rate, float) and rate > 0 for key, rate in config.to_dict().items()):
         return "with dropout an adapter would depend on its companions"
-    if not model._can_set_attn_implementation() or not {"full_attention", "sliding_attention"} >= set(
-        getattr(config, "layer_types", None) or ()
+    if (
+        model._is_stateful
+        or not model._can_set_attn_implementation()
+        or not {"full_attention", "sliding_attention"} >= set(getattr(config, "layer_types", None) or ())
     ):
         return f"the attention of {config.model_type} does not take packed sequences"
     for name, layer in base.model.named_modules():

@@ -194,10 +194,12 @@ def _check_limits(loop: InnerLoop, base: FrozenBase, lessons: int) -> None:
     if not loop.rows:
         raise InnerLoopFailed("nothing to train on: no example has a token to learn, and the context has no passage")
     tokens = max(len(row.input_ids) for row in loop.rows)
+    batch = sum(sorted((len(row.input_ids) for row in loop.rows), reverse=True)[: loop.plan.batch_size])
     at_most = "raise student.max_example_tokens" if longest == settings.max_example_tokens else "its model has no more positions"
     for what, value, limit, remedy in (
         ("examples", len(loop.rows), settings.max_examples * lessons, "raise student.max_examples"),
         ("training steps", loop.steps, settings.max_steps * lessons, "raise student.max_steps"),
+        ("tokens in the largest step", batch, settings.max_step_tokens, "lower the batch size or raise student.max_step_tokens"),
         ("tokens in the longest example", tokens, longest, f"{at_most}, or set student.long_examples=truncate"),
     ):
         if value > limit:

@@ -8,6 +8,7 @@ from student.base import ADAPTER, FrozenBase
 from student.cohort_trainer import packed_loss
 from student.inner_loop import Row
 from student.packing import pack, packed_attention
+from student.sft import is_out_of_memory
 from student.stacked import Stack
 
 REMEDY = "set student.inner_loop=single"
@@ -17,7 +18,8 @@ def check_gradients(base: FrozenBase) -> None:
     """Compare two short sequences' gradients in one cohort with those that PEFT alone gives each.
 
     Raises:
-        TutelageError: They differ; nothing that this cohort trained could be trusted.
+        NotImplementedError: The model does not take packed sequences at all.
+        TutelageError: The gradients differ; nothing that this cohort trained could be trusted.
     """
     tolerance = 1e-2 if base.model.dtype.itemsize >= 4 else 0.25
     vocabulary = base.model.get_input_embeddings().num_embeddings
@@ -34,11 +36,14 @@ def check_gradients(base: FrozenBase) -> None:
     weights.requires_grad_()
     try:
         with packed_attention(base.model.get_base_model()):
-            packed_loss(
-                stack, stack.pairs(weights), [rank] * len(rows), pack([[row] for row in rows], stack.dtype, stack.device)
-            ).backward()
+            batch = pack([[row] for row in rows], stack.dtype, stack.device)
+            loss = packed_loss(stack, stack.pairs(weights), [rank] * len(rows), batch)
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise TutelageError(f"this model does not run packed in a cohort ({error}); {REMEDY}") from error
+        if is_out_of_memory(error):
+            raise TutelageError(f"out of memory on two short sequences ({error}); take a smaller model or dtype") from error
+        raise NotImplementedError(f"the model does not take packed sequences ({error})") from error
+    if loss.requires_grad:
+        loss.backward()
     for slot, row in enumerate(rows):
         alone = _gradients_alone(stack, weights[slot], row, rank)
         gradient = torch.zeros_like(alone) if weights.grad is None else weights.grad[slot]

@@ -22,12 +22,12 @@ class StudentSettings:
         inner_loop: `cohort` trains many self-edits at once, `single` one after the other by TRL's `SFTTrainer`; `auto`
             takes the cohort where it can, and says why if it cannot.
         cohort: Self-edits trained at once; null chooses from `cohort_tokens` and free memory.
-        cohort_tokens: Tokens that a cohort's step may have.
+        cohort_tokens: Tokens that a cohort's step should have, on average.
         deepspeed: A DeepSpeed configuration file for the single inner loop.
         seal_compat: Pad every sequence to `max_example_tokens` and train on the padding, as the published code does. For
-            comparisons: it is slow, and most of its loss is end-of-text.
+            comparisons: it is slow, most of its loss is end-of-text, and `loss_on` is `all`.
         answer_batch: Questions answered at once.
-        max_steps, max_examples, max_example_tokens, max_rank: What an edit may ask for; more is refused.
+        max_steps, max_examples, max_example_tokens, max_step_tokens, max_rank: What an edit may ask for; more is refused.
         long_examples: `refuse` an edit with a longer example, or `truncate` the example and count it in the reward.
         merge: Save lasting updates as whole models instead of PEFT folders.
     """
@@ -56,6 +56,7 @@ class StudentSettings:
     max_steps: int = 2000
     max_examples: int = 256
     max_example_tokens: int = 2048
+    max_step_tokens: int = 32768
     max_rank: int = 256
     long_examples: Literal["refuse", "truncate"] = "refuse"
     merge: bool = False

@@ -14,11 +14,12 @@ from trl import SFTConfig, SFTTrainer
 
 def sft_config(device: torch.device, folder: str, **settings: Any) -> SFTConfig:
     """Settings of one training on encoded rows; nothing is logged, saved or prepared. `folder` stays empty."""
-    config = SFTConfig(
+    return SFTConfig(
         output_dir=folder,
         use_cpu=device.type == "cpu",
         bf16=False,
         activation_checkpointing=False,
+        router_aux_loss_coef=0.0,  # of experts: the loss is the text's alone, in both engines
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -29,8 +30,6 @@ def sft_config(device: torch.device, folder: str, **settings: Any) -> SFTConfig:
         disable_tqdm=True,
         **settings,
     )
-    config._n_gpu = min(config.n_gpu, 1)  # a process has one device; else Trainer takes all there are, by DataParallel
-    return config
 
 
 def start_deepspeed() -> None:
@@ -61,8 +60,9 @@ def training(trainer: SFTTrainer) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a GPU torch has a type for it, on a CPU only words."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """On a GPU torch has a type for it, elsewhere only words."""
+    words = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
 def release_memory() -> None:

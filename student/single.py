@@ -55,7 +55,7 @@ class Single:
                 lr_scheduler_type=plan.schedule,
                 max_grad_norm=plan.max_grad_norm,
                 weight_decay=plan.weight_decay,
-                seed=loop.seed,
+                seed=loop.seed % 2**32,
                 data_seed=loop.seed,
                 deepspeed=base.settings.deepspeed,
             )
@@ -69,20 +69,20 @@ class Single:
             try:
                 with training(trainer):
                     result: Any = trainer.train()
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     raise InnerLoopFailed(f"out of memory at batch size {plan.batch_size}; lower student.batch_size") from error
                 raise
         if not math.isfinite(result.training_loss) or not _is_finite(base.model):
             raise InnerLoopFailed(f"training diverged (loss {result.training_loss}); lower the learning rate {plan.learning_rate}")
-        return plan.epochs * len(rows) * (base.longest_example - 1) if compat else loop.trained_tokens
+        return plan.epochs * len(rows) * (base.settings.max_example_tokens - 1) if compat else loop.trained_tokens
 
 
 class PaddedAsPublished:
     """Collates as SEAL's released code does: every sequence is padded to one length, and the padding is learned too."""
 
     def __init__(self, base: FrozenBase):
-        self._length, self._pad = base.longest_example, base.tokenizer.pad_token_id
+        self._length, self._pad = base.settings.max_example_tokens, base.tokenizer.pad_token_id
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])

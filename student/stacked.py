@@ -129,12 +129,15 @@ def _grouped(tokens: torch.Tensor, weights: torch.Tensor, lengths: list[int], en
 
 @functools.cache
 def _has_grouped_product(device: str, dtype: torch.dtype) -> bool:
-    """Whether this torch multiplies groups of this type here, forward and backward."""
-    tokens = torch.ones(4, 16, device=device, dtype=dtype, requires_grad=True)
-    weights = torch.ones(2, 16, 16, device=device, dtype=dtype, requires_grad=True)
-    try:
-        product = torch.nn.functional.grouped_mm(tokens, weights, offs=torch.tensor([1, 4], device=device, dtype=torch.int32))
-        product.backward(torch.ones_like(product))
-    except (RuntimeError, NotImplementedError):
+    """Whether this torch multiplies groups of this type here, forward and backward; on a GPU only where it has a kernel for it."""
+    if device == "cuda" and (dtype != torch.bfloat16 or torch.cuda.get_device_capability() < (9, 0)):
         return False
+    with torch.inference_mode(False), torch.enable_grad():  # whoever asks first
+        tokens = torch.ones(4, 16, device=device, dtype=dtype, requires_grad=True)
+        weights = torch.ones(2, 16, 16, device=device, dtype=dtype, requires_grad=True)
+        try:
+            product = torch.nn.functional.grouped_mm(tokens, weights, offs=torch.tensor([1, 4], device=device, dtype=torch.int32))
+            product.backward(torch.ones_like(product))
+        except (RuntimeError, NotImplementedError):
+            return False
     return True

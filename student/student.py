@@ -93,16 +93,16 @@ class Student:
             except InnerLoopFailed as error:
                 if request.id not in known:
                     yield self._refuse(request, error)
+        if any(job.id not in known for job in jobs):
+            self._ask_base(jobs)
         size = self._engine.cohort_size([loop for job in jobs for loop in job.loops])
         for cohort in _cohorts(jobs, size):
-            wanted = [job for job in cohort if job.id not in known]
-            if not wanted:
+            if all(job.id in known for job in cohort):
                 continue
-            self._ask_base(wanted)
             results = iter(self._engine.run([loop for job in cohort for loop in job.loops]))
             for job in cohort:
                 own = [next(results) for _ in job.loops]
-                if job in wanted:
+                if job.id not in known:
                     yield self._reward(job, own)
 
     def _prepare(self, request: RewardRequest) -> Job:

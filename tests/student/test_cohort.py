@@ -1,7 +1,10 @@
 """A cohort gives what separate trainings give, and these tests fail where it would not."""
 
+import json
 import logging
 import random
+import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, get_scheduler
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import student.cohort_trainer
 import student.stacked
 from protocol.errors import InnerLoopFailed, InvalidInput, TutelageError
 from student.answers import answer
 from student.base import FrozenBase
-from student.cohort import Cohort, slots_by_budget
+from student.cohort import Cohort, slots_by_budget, slots_by_memory
 from student.cohort_trainer import CohortSFTTrainer, timetable
 from student.engines import choose_engine
 from student.inner_loop import Adapted, InnerLoop, Plan, Row
@@ -85,9 +89,14 @@ def train_plainly(base: FrozenBase, loop: InnerLoop) -> torch.Tensor:
     return Stack(base, 12).read_template(loop.plan.rank)
 
 
-def train_together(base: FrozenBase, loops: list[InnerLoop], rank: int = 12) -> list[torch.Tensor]:
-    trained = Cohort(base)._train(Stack(base, rank), loops)
-    return [trained[i] for i in range(len(loops))]  # type: ignore[misc]
+def train_together(base: FrozenBase, loops: list[InnerLoop]) -> list[torch.Tensor]:
+    stack, trained = Cohort(base)._train(loops)
+    rows = []
+    for loop, row in zip(loops, trained, strict=True):
+        assert isinstance(row, torch.Tensor)
+        stack.write_template(row, loop.plan.rank)
+        rows.append(Stack(base, 12).read_template(loop.plan.rank))
+    return rows
 
 
 def furthest(
@@ -137,7 +146,7 @@ def test_in_bfloat16_adapters_are_near_those_of_separate_trl_trainings(llama: st
 def clip_all_as_one(trainer: CohortSFTTrainer, _: object) -> torch.Tensor:
     norm = trainer._gradients.norm()
     trainer._gradients.mul_((0.1 / (norm + 1e-6)).clamp(max=1.0))
-    return norm
+    return CLIP(trainer, _)
 
 
 def share_one_mean(slots: object, *rest: object) -> object:
@@ -157,7 +166,7 @@ def leave_finished_in(trainer: CohortSFTTrainer, turns: list[tuple[int, int] | N
             trainer.optimizer.state[trainer._slots[slot]] = states[trainer._slots[slot]]
 
 
-SEAT = CohortSFTTrainer._seat
+CLIP, SEAT = CohortSFTTrainer._clip_grad_norm, CohortSFTTrainer._seat
 
 
 @pytest.mark.parametrize(
@@ -199,63 +208,102 @@ def test_a_free_slot_goes_to_the_next_loop() -> None:
 def test_one_that_diverges_fails_alone_and_leaves_no_trace(llama: str) -> None:
     base = open_base(llama)
     loops = make_loops(base, 5, seed=6, mixed=True)
-    wild = replace(loops[2], plan=replace(loops[2].plan, learning_rate=1e30))
-    trained = Cohort(base)._train(Stack(base, 12), [*loops[:2], wild, *loops[3:]])
-    without = Cohort(base)._train(Stack(base, 12), [*loops[:2], *loops[3:]])
-    assert isinstance(trained[2], InnerLoopFailed)
-    assert "diverged; lower the learning rate 1e+30" in str(trained[2])
-    for i, j in ((0, 0), (1, 1), (3, 2), (4, 3)):
-        assert torch.equal(trained[i], without[j])  # type: ignore[arg-type]
+    wild = replace(loops[2], plan=replace(loops[2].plan, learning_rate=1e30, rank=32))
+    _, trained = Cohort(base)._train([*loops[:2], wild, *loops[3:]])
+    _, without = Cohort(base)._train([*loops[:2], *loops[3:]])
+    assert "diverged; lower the learning rate 1e+30" in str(trained.pop(2))
+    for row, expected in zip(trained, without, strict=True):
+        assert isinstance(row, torch.Tensor) and isinstance(expected, torch.Tensor)
+        assert torch.equal(row, expected)
     results = Cohort(base).run([*loops[:2], wild])
     assert [type(result) for result in results] == [Adapted, Adapted, InnerLoopFailed]
+    (failure,) = Cohort(base).run([wild])
+    assert isinstance(failure, InnerLoopFailed)
 
 
-def test_out_of_memory_is_tried_again_with_half_as_many(
-    llama: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    base = open_base(llama, settings=replace(SETTINGS, cohort=6))
-    loops = make_loops(base, 6, seed=7, mixed=False)
-    expected = train_together(base, loops, rank=8)
-    tried = []
+@pytest.fixture
+def limit_slots(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Cohorts of more slots run out of memory; gives what is tried."""
     run = CohortSFTTrainer.run
+    tried: list[int] = []
 
-    def run_out_above(limit: int) -> Callable[[CohortSFTTrainer], torch.Tensor]:
+    def set_limit(limit: int) -> list[int]:
         def limited(trainer: CohortSFTTrainer) -> torch.Tensor:
             tried.append(len(trainer._slots))
             if len(trainer._slots) > limit:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return run(trainer)
 
-        return limited
+        monkeypatch.setattr(CohortSFTTrainer, "run", limited)
+        return tried
 
+    return set_limit
+
+
+def test_out_of_memory_is_tried_again_with_half_as_many(
+    llama: str, limit_slots: Callable[[int], list[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    base = open_base(llama, settings=replace(SETTINGS, cohort=6))
+    loops = make_loops(base, 6, seed=7, mixed=False)
+    _, expected = Cohort(base)._train(loops)
     cohort = Cohort(base)
-    with caplog.at_level(logging.WARNING), monkeypatch.context() as patch:
-        patch.setattr(CohortSFTTrainer, "run", run_out_above(2))
-        trained = cohort._train(Stack(base, 8), loops)
-        assert tried == [6, 3, 1]
-        cohort._train(Stack(base, 8), loops)
-        assert tried == [6, 3, 1, 1]  # it does not try again what did not fit
-        patch.setattr(CohortSFTTrainer, "run", run_out_above(0))
-        failures = cohort._train(Stack(base, 8), loops[:2])
+    tried = limit_slots(2)
+    with caplog.at_level(logging.WARNING):
+        _, trained = cohort._train(loops)
+    assert tried == [6, 3, 1]
+    cohort._train(loops)
+    assert tried == [6, 3, 1, 1]  # it does not try again what did not fit
     assert "out of memory with 6 self-edits at once; going on with 3" in caplog.text
-    for i, row in enumerate(expected):
-        assert torch.allclose(trained[i], row, atol=1e-5)  # type: ignore[arg-type]
-    assert ["lower student.batch_size" in str(failures[i]) for i in range(2)] == [True, True]
+    for row, other in zip(trained, expected, strict=True):
+        assert isinstance(row, torch.Tensor) and isinstance(other, torch.Tensor)
+        assert torch.allclose(row, other, atol=1e-5)
+
+
+def test_one_that_does_not_fit_alone_fails_and_the_others_get_their_slots_back(
+    llama: str, limit_slots: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = open_base(llama)
+    loops = make_loops(base, 3, seed=7, mixed=False)
+    huge = replace(loops[1], rows=loops[1].rows * 20)
+    tried = limit_slots(99)
+    run = CohortSFTTrainer.run
+
+    def run_out_on_many_rows(trainer: CohortSFTTrainer) -> torch.Tensor:
+        if any(len(loop.rows) > 50 for loop in trainer.loops):
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return run(trainer)
+
+    monkeypatch.setattr(CohortSFTTrainer, "run", run_out_on_many_rows)
+    cohort = Cohort(base)
+    results = cohort.run([loops[0], huge, loops[2]])
+    assert [type(result) for result in results] == [Adapted, InnerLoopFailed, Adapted]
+    assert "lower student.batch_size" in str(results[1])
+    assert tried[-1] == 2
+    cohort.run(loops)
+    assert tried[-1] == 3
 
 
 def test_answers_that_run_out_of_memory_are_asked_in_halves(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base = open_base(llama)
     loops = make_loops(base, 3, seed=8, mixed=False)
     expected = [result.answers for result in Cohort(base).run(loops) if isinstance(result, Adapted)]
-    ask = student.answers.answer
+    alone = answer(base.model, base.tokenizer, loops[0].prompts, 8, 8)
+    generate = student.answers._generate
 
-    def run_out(model: object, tokenizer: object, prompts: list[str], *rest: object) -> list[str]:
-        if len(prompts) > 2:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        return ask(model, tokenizer, prompts, *rest)  # type: ignore[arg-type]
+    def run_out_above(limit: int) -> Callable[..., list[str]]:
+        def limited(model: object, tokenizer: object, prompts: list[str], *rest: object) -> list[str]:
+            if len(prompts) > limit:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+            return generate(model, tokenizer, prompts, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("student.answers.answer", run_out)
+        return limited
+
+    monkeypatch.setattr("student.answers._generate", run_out_above(2))
     assert [result.answers for result in Cohort(base).run(loops) if isinstance(result, Adapted)] == expected
+    assert answer(base.model, base.tokenizer, loops[0].prompts, 8, 8) == alone
+    monkeypatch.setattr("student.answers._generate", run_out_above(0))
+    with pytest.raises(InnerLoopFailed, match="out of memory at a single question"):
+        Cohort(base).run(loops)
 
 
 def test_how_many_train_at_once_follows_from_the_token_budget(llama: str) -> None:
@@ -299,8 +347,6 @@ def see_across_sequences(
 def test_the_check_at_start_up_finds_a_cohort_that_does_not_train(
     place: str, fault: object, llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     base = open_base(llama)
     check_gradients(base)
     if place == "attention":
@@ -309,6 +355,34 @@ def test_the_check_at_start_up_finds_a_cohort_that_does_not_train(
         monkeypatch.setattr(place, fault)
     with pytest.raises(TutelageError, match=r"set student\.inner_loop=single"):
         choose_engine(base)
+
+
+def test_a_finished_cohort_gives_its_memory_back(llama: str) -> None:
+    base = open_base(llama)
+    cohort = Cohort(base)
+    trainers: list[weakref.ref[CohortSFTTrainer]] = []
+    run = CohortSFTTrainer.run
+    with pytest.MonkeyPatch.context() as patch:
+
+        def watched(trainer: CohortSFTTrainer) -> torch.Tensor:
+            assert all(earlier() is None for earlier in trainers)
+            trainers.append(weakref.ref(trainer))
+            return run(trainer)
+
+        patch.setattr(CohortSFTTrainer, "run", watched)
+        for seed in range(3):
+            cohort.run(make_loops(base, 2, seed, mixed=False))
+    assert len(trainers) == 3
+
+
+def test_how_many_fit_follows_from_free_memory(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = open_base(llama, settings=replace(SETTINGS, cohort=None, cohort_tokens=10))
+    stack = Stack(base, 8)
+    assert slots_by_memory(stack, base) > 1000
+    monkeypatch.setattr("student.cohort.free_memory", lambda device: 100 * stack.size * 4)
+    assert 5 <= slots_by_memory(stack, base) <= 14
+    monkeypatch.setattr("student.cohort.free_memory", lambda device: 0)
+    assert slots_by_memory(stack, base) == 1
 
 
 def test_a_training_that_moves_nothing_is_an_error(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,6 +422,7 @@ def test_an_edit_that_asks_for_a_vanishing_learning_rate_only_harms_itself(llama
         ({"inner_loop": "single"}, "single", "asks for it"),
         ({"dropout": 0.1}, "single", "depend on its companions"),
         ({"seal_compat": True}, "single", "pads every sequence"),
+        ({"seal_compat": True, "inner_loop": "single"}, "single", "asks for it"),
         ({"targets": "q_proj,embed_tokens"}, "single", "embed_tokens is not plain LoRA on a linear layer (Embedding)"),
         ({"targets": "q_proj,lm_head"}, "single", "sees labelled tokens only"),
     ],
@@ -390,9 +465,6 @@ def test_a_cohort_that_cannot_be_had_is_refused(llama: str) -> None:
 
 
 def test_a_sliding_window_is_kept(tmp_path: Path, qwen2: str) -> None:
-    import json
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(qwen2, folder)
     config = json.loads((folder / "config.json").read_text())
