@@ -116,7 +116,9 @@ def _forward(base_layer: torch.nn.Module, a: torch.Tensor, b: torch.Tensor, rout
     lengths, ends, scales = route.layout(len(tokens))
     hidden = _grouped(tokens, a.to(dtype).transpose(1, 2), lengths, ends) * scales.to(dtype)
     delta = _grouped(hidden, b.to(dtype).transpose(1, 2), lengths, ends)
-    return output.add_(delta.view(output.shape))
+    if output.dtype == delta.dtype:
+        return output.add_(delta.view(output.shape))
+    return output.to(delta.dtype).add_(delta.view(output.shape)).to(output.dtype)  # three quick passes; a mixed sum is slow
 
 
 def _grouped(tokens: torch.Tensor, weights: torch.Tensor, lengths: list[int], ends: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """What only a GPU can show. Everything else in tests/student runs on it too, where there is one."""
 
+import pkgutil
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from student.cohort_trainer import CohortSFTTrainer
 from student.inner_loop import InnerLoop, Plan, Row
 from student.settings import StudentSettings
 from student.single import Single
-from student.stacked import Stack, _has_grouped_product
+from student.stacked import _has_grouped_product
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -26,14 +28,26 @@ def base(llama: str) -> FrozenBase:
 
 
 def test_bfloat16_takes_the_grouped_and_the_variable_length_kernels(base: FrozenBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _has_grouped_product("cuda", torch.bfloat16)
-    trained = Cohort(base)._train(Stack(base, 8), LOOPS)
-    for i, loop in enumerate(LOOPS):
+    called = set()
+    for place in ("student.packing.varlen_attn", "torch.nn.functional.grouped_mm"):
+        kernel = pkgutil.resolve_name(place)
+
+        def watched(*arguments: object, kernel: Callable[..., object] = kernel, place: str = place, **named: object) -> object:
+            called.add(place)
+            return kernel(*arguments, **named)
+
+        monkeypatch.setattr(place, watched)
+    stack, trained = Cohort(base)._train(LOOPS)
+    for loop, row in zip(LOOPS, trained, strict=True):
+        assert isinstance(row, torch.Tensor)
         base.reset_adapter(8, loop.seed)
-        start = Stack(base, 8).read_template(8)
+        start = stack.read_template(8)
         Single(base).learn(loop)
-        alone = Stack(base, 8).read_template(8)
-        assert float((trained[i] - alone).norm() / (alone - start).norm()) < 0.2
+        alone = stack.read_template(8)
+        assert float((row - alone).norm() / (alone - start).norm()) < 0.2
+    assert called >= {"student.packing.varlen_attn"} | (
+        {"torch.nn.functional.grouped_mm"} if _has_grouped_product("cuda", torch.bfloat16) else set()
+    )
 
 
 def test_no_step_waits_for_the_device(base: FrozenBase, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +61,6 @@ def test_no_step_waits_for_the_device(base: FrozenBase, monkeypatch: pytest.Monk
             torch.cuda.set_sync_debug_mode("default")
 
     cohort = Cohort(base)
-    cohort._train(Stack(base, 8), LOOPS[:2])  # first use compiles and allocates
+    cohort._train(LOOPS[:2])  # first use compiles and allocates
     monkeypatch.setattr(CohortSFTTrainer, "training_step", watched)
-    cohort._train(Stack(base, 8), [replace(loop, seed=0) for loop in LOOPS])
+    cohort._train([replace(loop, seed=0) for loop in LOOPS])

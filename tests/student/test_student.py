@@ -85,6 +85,16 @@ def test_many_requests_are_answered_each_with_its_own_reward(llama: str, tmp_pat
         assert alone.trained_tokens == together.trained_tokens
 
 
+def test_in_float32_a_cohort_pays_what_one_at_a_time_pays(llama: str, tmp_path: Path) -> None:
+    results = {}
+    for inner_loop in ("cohort", "single"):
+        student = make_student(llama, tmp_path, inner_loop=inner_loop, epochs=10)
+        results[inner_loop] = [r.change for r in student.score(many_requests()) if isinstance(r, Reward)]
+    assert len(results["cohort"]) == 5
+    assert any(outcomes != change.base for change in results["cohort"] for outcomes in change.adapted)
+    assert results["cohort"] == results["single"]
+
+
 def test_a_run_that_goes_on_trains_the_same_cohorts_and_only_those_it_needs(
     llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
