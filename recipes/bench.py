@@ -158,16 +158,16 @@ def measure(name: str, subject: BenchSubject, base: FrozenBase, loops: Sequence[
 
 
 def make_methods(base: FrozenBase, loops: Sequence[InnerLoop], subject: BenchSubject, settings: Bench) -> list[Method]:
-    """The cohort takes all candidates; one at a time a few are enough, and of padded sequences a few steps."""
+    """The cohort takes all candidates; one at a time a few are enough, and of sequences padded as published a few steps."""
     few, many = [cut(loop, 2) for loop in loops], [cut(loop, subject.timed_steps) for loop in loops]
     padded = copy.copy(base)
     padded.settings = replace(base.settings, seal_compat=True, max_example_tokens=settings.padded_to)
     alone = slice(subject.alone)
     return [
         Method("cohort", Cohort(base).run, few, many),
-        Method("SFTTrainer per candidate", Single(base).run, few[alone], many[alone]),
-        Method(f"SFTTrainer, padded to {settings.padded_to}", Single(padded).run, [cut(loops[0], 1)], [cut(loops[0], 3)]),
-        Method("plain loop, one PEFT model", Plain(base).run, few[alone], many[alone]),
+        Method("SFTTrainer each", Single(base).run, few[alone], many[alone]),
+        Method(f"SFTTrainer at {settings.padded_to}", Single(padded).run, [cut(loops[0], 1)], [cut(loops[0], 3)]),
+        Method("plain PEFT loop", Plain(base).run, few[alone], many[alone]),
     ]
 
 

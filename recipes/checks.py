@@ -124,7 +124,7 @@ def _check_bench(settings: Bench) -> str:
         if subject.contexts.source:
             _, references = load_data(subject.contexts, f"{key}.contexts", questions=True)
             if not references:
-                raise InvalidInput(f"{key}.contexts.source is {subject.contexts.source!r}, which has no reference self-edits; use tiny")
+                raise InvalidInput(f"{key}.contexts has no reference self-edits; use source: tiny with split train, validation or held_out")
         if subject.timed_steps is not None and subject.timed_steps < 3:
             raise InvalidInput(f"{key}.timed_steps is {subject.timed_steps}; it must be at least 3, or null for all")
     return f"{len(settings.subjects)} models, 4 methods each, {settings.turns} turns"

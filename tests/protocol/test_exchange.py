@@ -70,6 +70,15 @@ def test_a_request_cancelled_while_others_are_scored_gets_no_answer() -> None:
     assert [result.request for result in results] == [request("c").id]
 
 
+def test_a_request_may_come_again_even_while_others_are_scored() -> None:
+    exchange = InProcessExchange(Refuser())
+    exchange.submit([request("a"), request("b")], known=[request("b").id])
+    results = exchange.completed()
+    assert next(results).request == request("a").id
+    exchange.submit([request("a"), request("b")])
+    assert [result.request for result in results] == [request("a").id, request("b").id]
+
+
 def test_a_known_request_keeps_its_place_and_gets_no_answer() -> None:
     student = Refuser()
     exchange = InProcessExchange(student)

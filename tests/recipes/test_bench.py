@@ -15,7 +15,7 @@ def test_the_benchmark_times_every_method_on_the_same_work(tmp_path: Path, capsy
     words = [f"runs={tmp_path}"]
     assert main(["run", str(recipe), *words]) == 0
     result = json.loads((tmp_path / "bench" / "inner_loop.json").read_text())
-    methods = ["cohort", "SFTTrainer per candidate", "SFTTrainer, padded to 64", "plain loop, one PEFT model"]
+    methods = ["cohort", "SFTTrainer each", "SFTTrainer at 64", "plain PEFT loop"]
     rows = [row for row in result["rows"] if row["model"] == "small"]
     assert [row["method"] for row in rows] == methods
     for row in rows:

@@ -74,6 +74,12 @@ def test_a_dry_run_says_what_would_run_and_makes_nothing(tmp_path: Path) -> None
         (["recipes/quickstart.yaml", "held_out.limit=1"], "held_out has 1 context; comparing needs at least 2"),
         (["recipes/tiny/compare.yaml", "teachers.passage_only.model=x"], "teachers.passage_only: the name"),
         (["recipes/tiny/compare.yaml", "students.seeds.model=x"], "students.seeds: the name"),
+        (["recipes/quickstart.yaml", "student.cohort=0"], "student.cohort is 0; it must be at least 1"),
+        (["recipes/quickstart.yaml", "student.deepspeed=nothing.json"], "student.deepspeed is 'nothing.json', which is no file"),
+        (["recipes/quickstart.yaml", "student.deepspeed=README.md"], "is no DeepSpeed configuration in JSON"),
+        (["recipes/quickstart.yaml", "student.dropout=0.1", "student.inner_loop=cohort"], "student.dropout is for one at a time"),
+        (["recipes/bench.yaml", "subjects.tiny.timed_steps=2"], "subjects.tiny.timed_steps is 2; it must be at least 3"),
+        (["recipes/bench.yaml", "subjects.tiny.contexts.split=population"], "subjects.tiny.contexts has no reference self-edits"),
         (["recipes/quickstart.yaml", "name=../x"], "must be a plain folder name"),
     ],
 )
@@ -86,6 +92,13 @@ def test_wrong_input_names_the_key_and_the_remedy(tmp_path: Path, words: list[st
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
     assert is_quick(seconds, "run", *words)
+
+
+def test_a_zero_stage_that_is_not_supported_yet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
+    done, _ = tutelage("run", "recipes/quickstart.yaml", f"student.deepspeed={tmp_path}/zero3.json", f"runs={tmp_path}/runs")
+    assert done.returncode == 2
+    assert "asks for ZeRO stage 3, which is not supported yet; use stage 0, 1 or 2" in done.stderr
 
 
 def test_malformed_json_names_its_line(tmp_path: Path) -> None:

@@ -447,9 +447,18 @@ def make_an_expert(base: FrozenBase) -> None:
     del layer.gate_proj
 
 
+def drop_out(base: FrozenBase) -> None:
+    base.model.get_base_model().config.resid_pdrop = 0.1
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
-    [(quantise, "not plain LoRA on a linear layer (Linear4bit)"), (decompose, "not plain LoRA"), (make_an_expert, "sees some tokens only")],
+    [
+        (drop_out, "with dropout"),
+        (quantise, "not plain LoRA on a linear layer (Linear4bit)"),
+        (decompose, "not plain LoRA"),
+        (make_an_expert, "sees some tokens only"),
+    ],
 )
 def test_layers_that_cannot_be_routed_are_trained_one_at_a_time(llama: str, change: Callable[[FrozenBase], None], why: str) -> None:
     base = open_base(llama)
@@ -457,6 +466,18 @@ def test_layers_that_cannot_be_routed_are_trained_one_at_a_time(llama: str, chan
     engine, reason = choose_engine(base)
     assert engine.name == "single"
     assert why in reason
+
+
+def test_a_model_that_does_not_take_packed_sequences_is_trained_one_at_a_time(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise TypeError("forward() got an unexpected keyword argument 'packing'")
+
+    monkeypatch.setattr("student.self_check.packed_loss", refuse)
+    engine, reason = choose_engine(open_base(llama))
+    assert engine.name == "single"
+    assert "does not take packed sequences (forward() got an unexpected keyword" in reason
+    with pytest.raises(InvalidInput, match="does not take packed sequences"):
+        choose_engine(open_base(llama, settings=replace(SETTINGS, inner_loop="cohort")))
 
 
 def test_a_cohort_that_cannot_be_had_is_refused(llama: str) -> None:
