@@ -23,7 +23,7 @@ class StudentSettings:
             takes the cohort where it can, and says why if it cannot.
         cohort: Self-edits trained at once; null chooses from `cohort_tokens` and free memory.
         cohort_tokens: Tokens that a cohort's step should have, on average.
-        deepspeed: A DeepSpeed configuration file for the single inner loop.
+        deepspeed: A DeepSpeed configuration file for the single inner loop, ZeRO stage 0 to 2.
         seal_compat: Pad every sequence to `max_example_tokens` and train on the padding, as the published code does. For
             comparisons: it is slow, most of its loss is end-of-text, and `loss_on` is `all`.
         answer_batch: Questions answered at once.
