@@ -249,8 +249,7 @@ def plot_growth(name: str, base: FrozenBase, subject: BenchSubject, folder: Path
             for size in subject.growth:
                 sized = copy.copy(base)
                 sized.settings = replace(base.settings, cohort=size)
-                loops = [random_loop(subject, base, length, seed) for seed in range(size)]
-                loops = [replace(loop, prompts=()) for loop in loops]
+                loops = [replace(random_loop(subject, base, length, seed), prompts=()) for seed in range(size)]
                 method = Method("cohort", Cohort(sized).run, [cut(loop, 2) for loop in loops], [cut(loop, 6) for loop in loops])
                 cost = time_method(method)
                 speeds.append(statistics.mean(loop.trained_tokens / loop.steps for loop in loops) / cost.step)

@@ -56,6 +56,7 @@ class CohortSFTTrainer(SFTTrainer):
         self.stack, self.loops = stack, loops
         self.trained = stack.empty(len(loops))
         self._had_gradient = torch.zeros(len(loops), dtype=torch.bool, device=stack.device)
+        self._slot_had_gradient = torch.zeros(slots, dtype=torch.bool, device=stack.device)
         self._table = timetable([loop.steps for loop in loops], slots)
         self._weights, self._gradients = stack.empty(slots), stack.empty(slots)
         # The same storage twice: as slots for the optimizer, as each layer's matrices for autograd.
@@ -127,9 +128,7 @@ class CohortSFTTrainer(SFTTrainer):
         allowed = torch.tensor(limits, dtype=norms.dtype).to(norms.device, non_blocking=True)
         factors = torch.where(allowed > 0, (allowed / (norms + 1e-6)).clamp(max=1.0), 1.0)
         self._gradients.mul_(factors[:, None])
-        for slot, turn in enumerate(self._present):
-            if turn is not None:
-                self._had_gradient[turn[0]] |= norms[slot] > 1e-12
+        self._slot_had_gradient |= norms > 1e-12
         return norms.max()
 
     def _collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
@@ -152,12 +151,14 @@ class CohortSFTTrainer(SFTTrainer):
             loop, step = self.loops[turn[0]], turn[1]
             if step == 0:
                 self._weights[slot] = self._initial_weights(loop.plan.rank, loop.seed)
+                self._slot_had_gradient[slot] = False
             group["lr"], group["weight_decay"] = loop.learning_rate(step), loop.plan.weight_decay
             parameter.grad = self._gradients[slot]
 
     def _take_out(self, slot: int, turn: Turn | None) -> None:
         if turn is not None:
             self.trained[turn[0]] = self._weights[slot]
+            self._had_gradient[turn[0]] = self._slot_had_gradient[slot]
 
     def _check_touched(self) -> None:
         storages = {tensor.untyped_storage().data_ptr() for pair in self._pairs for tensor in pair}

@@ -11,8 +11,6 @@ from student.packing import pack, packed_attention
 from student.sft import is_out_of_memory
 from student.stacked import Stack
 
-REMEDY = "set student.inner_loop=single"
-
 
 def check_gradients(base: FrozenBase) -> None:
     """Compare two short sequences' gradients in one cohort with those that PEFT alone gives each.
@@ -51,7 +49,7 @@ def check_gradients(base: FrozenBase) -> None:
         if not difference <= tolerance:  # a NaN is no small difference
             raise TutelageError(
                 f"adapters of this model do not train in a cohort as they do alone: their gradients differ by {difference:.2g} "
-                f"(at most {tolerance} is rounding); {REMEDY}"
+                f"(at most {tolerance} is rounding); set student.inner_loop=single"
             )
 
 

@@ -63,4 +63,5 @@ def test_no_step_waits_for_the_device(base: FrozenBase, monkeypatch: pytest.Monk
     cohort = Cohort(base)
     cohort._train(LOOPS[:2])  # first use compiles and allocates
     monkeypatch.setattr(CohortSFTTrainer, "training_step", watched)
-    cohort._train([replace(loop, seed=0) for loop in LOOPS])
+    _, trained = cohort._train([replace(loop, seed=0) for loop in LOOPS])
+    assert all(isinstance(row, torch.Tensor) for row in trained)
