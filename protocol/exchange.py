@@ -25,8 +25,8 @@ class Exchange(Protocol):
         """
         ...
 
-    def completed(self) -> Iterator[Reward | Refusal]:
-        """Yield an answer for every request still queued that is not known, each as soon as there is one."""
+    def completed(self) -> Iterator[Sequence[Reward | Refusal]]:
+        """Yield an answer for every request still queued that is not known, as they arrive: those trained together at once."""
         ...
 
     def cancel(self, request_ids: Sequence[str]) -> None:
@@ -46,8 +46,8 @@ class StudentService(Protocol):
 
     def describe(self) -> StudentCard: ...
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Reward | Refusal]:
-        """Answer requests, in any order, but for those whose ids are known."""
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
+        """Answer requests, in any order, but for those whose ids are known; those trained together at once."""
         ...
 
     def commit(self, request: CommitRequest) -> VersionCard: ...
@@ -68,15 +68,15 @@ class InProcessExchange:
         for request in requests:
             self._queue.setdefault(request.id, (request, request.id in known))
 
-    def completed(self) -> Iterator[Reward | Refusal]:
+    def completed(self) -> Iterator[Sequence[Reward | Refusal]]:
         while self._queue:
             taken = dict(self._queue)
             known = {request_id for request_id, (_, is_known) in taken.items() if is_known}
             for request_id in known:
                 del self._queue[request_id]
-            for result in self._student.score([request for request, _ in taken.values()], known):
-                if self._queue.pop(result.request, None) is not None:  # else it was cancelled meanwhile
-                    yield result
+            for results in self._student.score([request for request, _ in taken.values()], known):
+                if wanted := [result for result in results if self._queue.pop(result.request, None)]:  # others were cancelled meanwhile
+                    yield wanted
             for request_id, entry in taken.items():
                 if self._queue.get(request_id) is entry:
                     del self._queue[request_id]

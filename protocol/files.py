@@ -1,9 +1,20 @@
-"""Writing files so that a crash, or a power cut, leaves either the old state or the new one."""
+"""Writing files so that a crash, or a power cut, leaves either the old state or the new one; and telling which folders are whole."""
 
+import errno
+import hashlib
 import json
+import logging
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+
+from protocol.processes import is_first_process, launched_processes
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+"""The last file to be written into a folder: the size of every other one in bytes, and by how many processes it was written."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -22,12 +33,72 @@ def write_json(path: Path, content: object) -> None:
 
 def publish_folder(unfinished: Path, path: Path) -> None:
     """Give a finished folder its name, in place of whatever had it, once all of it is on disk."""
-    for item in unfinished.rglob("*"):
-        sync(item)
-    sync(unfinished)
+    write_manifest(unfinished)
     shutil.rmtree(path, ignore_errors=True)
     unfinished.rename(path)
     sync(path.parent)
+
+
+def write_manifest(folder: Path) -> None:
+    """Wait until all of a folder is on disk, and confirm it."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files = _sizes(folder)
+    for item in (folder, *folder.rglob("*")):
+        sync(item)
+    write_json(folder / MANIFEST, {"processes": launched_processes(), "files": files})
+
+
+def is_whole(folder: Path, processes: int | None = None) -> bool:
+    """Whether a folder was confirmed, and nothing of it is missing or cut short since.
+
+    Args:
+        processes: How many must have written it; None if it does not matter.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files, written_by = manifest["files"], manifest["processes"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    found = _sizes(folder)
+    return all(found.get(name) == size for name, size in files.items()) and processes in (None, written_by)
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest whole `checkpoint-N` of a training by as many processes as there are now.
+
+    The first process removes newer ones with a warning: they would be in the way.
+    """
+    numbers = sorted((int(p.name[11:]) for p in folder.glob("checkpoint-*") if p.name[11:].isdecimal()), reverse=True)
+    for number in numbers:
+        path = folder / f"checkpoint-{number}"
+        if is_whole(path, launched_processes()):
+            return path
+        if is_first_process():
+            logger.warning("%s is damaged, or of another number of processes: the training goes on from before", path)
+            shutil.rmtree(path, ignore_errors=True)
+    return None
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Python and safetensors say so in words; torch only complains of the file that it could not write."""
+    said = str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in said or "inline_container.cc" in said or "PytorchStreamWriter" in said
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """128 bits over the names and contents of files."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (item for item in folder.rglob("*") if item.is_file() and item.name != MANIFEST)
+    return {str(item.relative_to(folder)): item.stat().st_size for item in sorted(files)}
 
 
 def sync(path: Path) -> None:

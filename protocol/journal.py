@@ -1,21 +1,34 @@
 """The journal: an append-only file of everything measured, from which an interrupted run goes on.
 
-One JSON record a line, one writer, synced to disk per batch. What stands in it is never computed again.
+One JSON record a line, one writer, synced to disk per batch. What stands in it is never computed again. Of the many records,
+candidates and rewards, only their places are held in memory.
 """
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from protocol.errors import InvalidInput
+from protocol.errors import InvalidInput, TutelageError
 from protocol.identity import content_id
 from protocol.messages import Id, Message, Name, Refusal, Reward, Seed, ShortText, VersionCard
 
 logger = logging.getLogger(__name__)
+
+JOURNAL_VERSION: Final = 1
+
+
+class JournalRecord(Message):
+    """The first line: which version of these records the journal is written in. A later version may say more in it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: Literal["journal"] = "journal"
+    version: Annotated[int, Field(ge=1)] = JOURNAL_VERSION
 
 
 class RoundRecord(Message):
@@ -51,12 +64,13 @@ class RewardRecord(Message):
 
 
 class SelectionRecord(Message):
-    """Which candidates the teacher is finetuned on."""
+    """Which candidates the teacher is finetuned on, and the mean reward of each context's candidates, where they were scored."""
 
     kind: Literal["selection"] = "selection"
     stage: Name
     rule: Name
     kept: tuple[Id, ...]
+    rewards: tuple[float, ...] = ()
 
 
 class CheckpointRecord(Message):
@@ -73,49 +87,101 @@ class CommitRecord(Message):
     card: VersionCard
 
 
-Record = RoundRecord | CandidateRecord | RewardRecord | SelectionRecord | CheckpointRecord | CommitRecord
+Record = JournalRecord | RoundRecord | CandidateRecord | RewardRecord | SelectionRecord | CheckpointRecord | CommitRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class OnDisk(Mapping[Key, Value]):
+    """Values that stand in a file, by key: each is read when it is asked for."""
+
+    def __init__(self, read: Callable[[int, int], Value]):
+        """`read` gives the value at so many bytes from the start, so many bytes long."""
+        self._read = read
+        self._places: dict[Key, tuple[int, int]] = {}
+
+    def place(self, key: Key, start: int, length: int) -> None:
+        """The first value under a key is the one that counts."""
+        self._places.setdefault(key, (start, length))
+
+    def __getitem__(self, key: Key) -> Value:
+        return self._read(*self._places[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class Journal:
-    """Reads what is there, then appends. Look-ups answer from memory."""
+    """Reads what is there, then appends.
+
+    Attributes:
+        inner_loops: How many inner loops the journaled rewards are made of.
+        scored_in: By a measurement's key, the stage that had it made.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.rounds: dict[str, RoundRecord] = {}
-        self.candidates: dict[tuple[str, str, int], CandidateRecord] = {}
-        self.results: dict[str, Reward | Refusal] = {}
+        self.candidates = OnDisk[tuple[str, str, int], CandidateRecord](self._read_candidate)
+        self.results = OnDisk[str, Reward | Refusal](self._read_result)
         self.scored_in: dict[str, str] = {}
         self.selections: dict[str, SelectionRecord] = {}
         self.checkpoints: dict[str, CheckpointRecord] = {}
         self.commits: dict[str, VersionCard] = {}
+        self.inner_loops = 0
+        self._end = 0
         if path.exists():
             _drop_torn_line(path)
-            for record in read_records(path):
-                self._remember(record)
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+            for record, length in _read_lines(path):
+                self._remember(record, length)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        if not self._end:
+            self.append(JournalRecord())
 
     def append(self, *records: Record) -> None:
-        """Write records and wait until they are on disk."""
-        self._file.write("".join(record.model_dump_json() + "\n" for record in records))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        for record in records:
-            self._remember(record)
+        """Write records and wait until they are on disk: all of them, or none.
+
+        Raises:
+            TutelageError: They could not be written, to a full disk say; the journal is as it was.
+        """
+        lines = [(record.model_dump_json() + "\n").encode() for record in records]
+        try:
+            unwritten = memoryview(b"".join(lines))
+            while unwritten:
+                unwritten = unwritten[os.write(self._file, unwritten) :]
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, self._end)
+            raise TutelageError(
+                f"{self.path} cannot be written ({error.strerror}); make room, and the same command goes on from what is journaled"
+            ) from error
+        for record, line in zip(records, lines, strict=True):
+            self._remember(record, len(line))
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._file)
 
-    def _remember(self, record: Record) -> None:
+    def _remember(self, record: Record, length: int) -> None:
         """The first record under a key is the one that counts."""
+        start, self._end = self._end, self._end + length
         match record:
             case RoundRecord():
                 self.rounds.setdefault(record.stage, record)
             case CandidateRecord():
-                self.candidates.setdefault((record.stage, record.context, record.index), record)
-            case RewardRecord():
-                self.results.setdefault(record.result.key, record.result)
-                self.scored_in.setdefault(record.result.key, record.stage)
+                self.candidates.place((sys.intern(record.stage), sys.intern(record.context), record.index), start, length)
+            case RewardRecord(result=result):
+                if isinstance(result, Reward) and result.key not in self.results:
+                    self.inner_loops += len(result.seeds)
+                self.results.place(result.key, start, length)
+                self.scored_in.setdefault(result.key, sys.intern(record.stage))
             case SelectionRecord():
                 self.selections.setdefault(record.stage, record)
             case CheckpointRecord():
@@ -123,30 +189,54 @@ class Journal:
             case CommitRecord():
                 self.commits.setdefault(record.card.key, record.card)
 
+    def _read_candidate(self, start: int, length: int) -> CandidateRecord:
+        return CandidateRecord.model_validate_json(os.pread(self._file, length, start))
+
+    def _read_result(self, start: int, length: int) -> Reward | Refusal:
+        return RewardRecord.model_validate_json(os.pread(self._file, length, start)).result
+
 
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a journal.
 
     Raises:
-        InvalidInput: A line is not a record; names the file and the line.
+        InvalidInput: A line is not a record, or of a later version; names the file and the line.
     """
+    return (record for record, _ in _read_lines(path))
+
+
+def _read_lines(path: Path) -> Iterator[tuple[Record, int]]:
+    """Each record with the length of its line, in bytes."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield _RECORD.validate_json(line)
+                record = _RECORD.validate_json(line)
             except ValidationError as error:
                 problem = error.errors()[0]["msg"]
                 raise InvalidInput(
                     f"{path}, line {number} is not a journal record ({problem}); restore the file or start a new run with name=..."
                 ) from error
+            if isinstance(record, JournalRecord) and record.version > JOURNAL_VERSION:
+                raise InvalidInput(
+                    f"{path} is written in version {record.version} of the journal, and this tutelage reads version {JOURNAL_VERSION}; "
+                    "update tutelage, or start a new run with name=..."
+                )
+            yield record, len(line)
 
 
 def _drop_torn_line(path: Path) -> None:
     """A crash in mid-write leaves a last line without its end: cut it off, since it was never confirmed."""
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        logger.warning("%s ends in a torn line of %d bytes; it is dropped and computed again", path, len(content) - end)
-        with path.open("r+b") as file:
+    with path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            logger.warning("%s ends in a torn line of %d bytes; it is dropped and computed again", path, size - end)
             file.truncate(end)
             os.fsync(file.fileno())

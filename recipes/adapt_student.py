@@ -11,6 +11,7 @@ from typing import Any
 from protocol.domain import Domain
 from protocol.errors import TutelageError
 from protocol.exchange import Exchange
+from protocol.files import is_whole
 from protocol.identity import derive_seed
 from protocol.journal import CommitRecord, Journal, RoundRecord
 from protocol.messages import CommitRequest, Context, Lesson, Reward, Task, VersionCard, measurement_key
@@ -20,31 +21,29 @@ from recipes.inputs import choose_style, choose_task, identify, load_data, stude
 from recipes.run_folder import RunFolder
 from recipes.stages import make_request, open_student, read_edit, score, write_candidates
 from recipes.statistics import difference, summarize
+from recipes.team import Team
 from recipes.terminal import console
-from teacher.policy import Policy
 
 
-def run(settings: AdaptStudent) -> Path:
+def run(settings: AdaptStudent, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
-    with RunFolder(settings, identify({"contexts": contexts}, models)) as folder:
+    with RunFolder(settings, identify({"contexts": contexts}, models), team) as folder:
         journal, stage = folder.journal, "adapt"
         if stage not in journal.rounds:
             journal.append(RoundRecord(stage=stage, contexts=tuple(context.id for context in contexts)))
-        policy = Policy(settings.teacher)
         style = choose_style(settings.teacher.style, domain)
-        records = write_candidates(policy, domain, style, contexts, settings.candidates, settings.seed, stage, journal)
+        records = write_candidates(team, settings.teacher, domain, contexts, settings.candidates, settings.seed, stage, journal)
         by_id = {context.id: context for context in contexts}
         lessons = [
             Lesson(context=by_id[record.context], edit=edit)
             for record in records
             if (edit := read_edit(record, domain, by_id[record.context], style))
         ]
-        del policy
-        exchange = open_student(settings.student, folder)
+        exchange = open_student(team, settings.student, folder, settings.distributed.deepspeed)
         if settings.use == "best":
             lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
         card = commit(exchange, task, lessons, settings.seed, journal)
@@ -86,7 +85,7 @@ def commit(exchange: Exchange, task: Task, lessons: Sequence[Lesson], seed: int,
     request = CommitRequest(task=task, lessons=tuple(lessons), seed=derive_seed(seed, "commit"))
     key = measurement_key(exchange.describe(), request)
     known = journal.commits.get(key)
-    if known is not None and Path(known.path).exists():
+    if known is not None and is_whole(Path(known.path)):
         return known
     with console.status(f"a lasting update from {len(lessons)} self-edits"):
         card = exchange.commit(request)

@@ -6,10 +6,11 @@ from protocol.errors import InvalidInput
 from recipes.config import AdaptStudent, Bench, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher
 from recipes.inputs import check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
+from recipes.zero_configs import check_config, zero_stage
 
 
-def check(settings: RecipeSettings) -> str:
-    """Check a recipe's input.
+def check(settings: RecipeSettings, processes: int = 1) -> str:
+    """Check a recipe's input, and whether so many processes can run it.
 
     Returns:
         What would run and what it would cost, in inner loops.
@@ -18,23 +19,27 @@ def check(settings: RecipeSettings) -> str:
         InvalidInput: Names the key, the value and the remedy. Nothing has been created.
     """
     check_run_folder(settings)
+    check_config(settings.distributed.deepspeed, "distributed.deepspeed")
     match settings:
         case TrainTeacher():
-            return _check_train_teacher(settings)
+            return _check_train_teacher(settings, processes)
         case AdaptStudent():
             return _check_adapt_student(settings)
         case Compare():
             return _check_compare(settings)
         case Experiment():
-            return _check_experiment(settings)
+            return _check_experiment(settings, processes)
         case Pretrain():
+            _need_one(processes, settings.recipe)
             return _check_pretrain(settings)
         case Bench():
+            _need_one(processes, settings.recipe)
             return _check_bench(settings)
     raise NotImplementedError(f"no check for {type(settings).__name__}")
 
 
-def _check_train_teacher(settings: TrainTeacher) -> str:
+def _check_train_teacher(settings: TrainTeacher, processes: int) -> str:
+    _check_finetuning(settings, processes)
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
     contexts, _ = load_data(settings.contexts, "contexts", questions=True)
@@ -79,7 +84,8 @@ def _check_compare(settings: Compare) -> str:
     return f"{conditions} conditions on {len(contexts)} contexts and {students} students: {loops} inner loops"
 
 
-def _check_experiment(settings: Experiment) -> str:
+def _check_experiment(settings: Experiment, processes: int) -> str:
+    _check_finetuning(settings, processes)
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
     load_data(settings.train, "train", questions=True)
@@ -93,6 +99,17 @@ def _check_experiment(settings: Experiment) -> str:
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
     evaluation = 2 * (5 + bool(references)) * len(contexts) * settings.repeats
     return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
+
+
+def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:
+    settings.finetune.divide(processes)
+    if zero_stage(settings.distributed.deepspeed) == 3 and not settings.finetune.lora and settings.teacher.adapter is not None:
+        raise InvalidInput("finetune.lora is false under ZeRO stage 3, which cannot merge teacher.adapter; give the merged model instead")
+
+
+def _need_one(processes: int, recipe: str) -> None:
+    if processes > 1:
+        raise InvalidInput(f"recipe {recipe} runs in one process, but {processes} were started; start one")
 
 
 def _refuse_names(key: str, names: Iterable[str], reserved: Sequence[str]) -> None:

@@ -10,13 +10,18 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from protocol.errors import TutelageError
+from safetensors import SafetensorError
+
+from protocol.errors import InvalidInput, TutelageError
+from protocol.files import is_disk_full
+from recipes.launching import Seat, start_processes, take_seat
 
 DESCRIPTION = "Train a teacher to write self-edits, and adapt students with it."
 EXAMPLES = """examples:
   tutelage run recipes/quickstart.yaml                  train a teacher, freeze it, adapt a new student
   tutelage run recipes/quickstart.yaml rounds=3 student.learning_rate=5e-3 name=longer
   tutelage run recipes/tiny/train_teacher.yaml --dry-run
+  tutelage run recipes/tiny/train_teacher.yaml --processes 4 finetune.batch_size=8
   tutelage schema reward_request                        the protocol as JSON Schema
 
 A run lives in runs/NAME. Interrupted anywhere, the same command continues it.
@@ -31,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("recipe", type=Path, help="a YAML file, such as recipes/quickstart.yaml")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as rounds=3 or student.model=FOLDER")
+    run.add_argument("--processes", type=int, metavar="N", help="start N processes on this machine by torchrun, one for each GPU")
     run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe and what it would do")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher says it here and in the environment
     schema = commands.add_parser("schema", help="print the protocol's JSON Schema")
     schema.add_argument("message", nargs="?", help="one message, such as self_edit; without it, their names")
     return parser
@@ -43,20 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if unknown := [word for word in rest if options.command != "run" or word.startswith("-") or "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    seat = Seat()
     try:
+        seat = take_seat()
         if options.command == "schema":
             return print_schema(options.message)
-        return run_recipe(options.recipe, options.overrides + rest, options.dry_run)
+        return run_recipe(options.recipe, options.overrides + rest, seat, options.processes, options.dry_run)
     except TutelageError as error:
-        print(f"tutelage: {error}", file=sys.stderr)
+        who = f"process {seat.rank}: " if seat.rank else ""
+        print(f"tutelage: {who}{error}", file=sys.stderr)
         return error.exit_code
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not is_disk_full(error):
+            raise
+        print(f"tutelage: the disk is full ({error}); make room, and the same command goes on from what is journaled", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("\ntutelage: interrupted; the same command goes on from here", file=sys.stderr)
+        if seat.rank == 0:
+            print("\ntutelage: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
 
 
 def print_schema(message: str | None) -> int:
-    from protocol.errors import InvalidInput
     from protocol.schema import MESSAGES, json_schema
 
     if message is None:
@@ -68,19 +83,36 @@ def print_schema(message: str | None) -> int:
     return 0
 
 
-def run_recipe(path: Path, overrides: Sequence[str], dry_run: bool) -> int:
+def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int | None, dry_run: bool) -> int:
     from recipes.checks import check
     from recipes.config import load_recipe, to_yaml
 
+    if processes is not None and (processes < 1 or seat.size > 1):
+        started = f", but a launcher has started {seat.size} already; leave it out" if seat.size > 1 else "; it must be at least 1"
+        raise InvalidInput(f"--processes is {processes}{started}")
     settings = load_recipe(path, list(overrides))
-    plan = check(settings)
+    if seat.rank == 0:
+        plan = check(settings, processes or seat.size)
+        if dry_run:
+            print(to_yaml(settings) + f"\nwould run: {plan}\nrun folder: {Path(settings.runs) / settings.name}")
     if dry_run:
-        print(to_yaml(settings) + f"\nwould run: {plan}\nrun folder: {Path(settings.runs) / settings.name}")
         return 0
+    if processes is not None and processes > 1:
+        start_processes(processes, ["run", str(path), *overrides])
     _prepare_libraries(settings.threads)
-    started = time.perf_counter()
-    importlib.import_module(f"recipes.{settings.recipe}").run(settings)
-    print(f"done in {time.perf_counter() - started:.0f} s")
+    from recipes.assembly import assemble
+    from recipes.inputs import uses_deepspeed
+
+    started_at = time.perf_counter()
+    with assemble(seat, settings, deepspeed=uses_deepspeed(settings)) as team:
+        if seat.rank > 0:
+            team.serve()
+            return 0
+        if seat.size > 1:
+            team.together(check, settings, seat.size)
+            print(f"{seat.size} processes", flush=True)
+        importlib.import_module(f"recipes.{settings.recipe}").run(settings, team)
+    print(f"done in {time.perf_counter() - started_at:.0f} s")
     return 0
 
 
@@ -90,9 +122,8 @@ def _prepare_libraries(threads: int | None) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    if "WORLD_SIZE" not in os.environ:  # one process, one device: TRL refuses to spread over several by itself
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    for library in ("transformers", "torch.distributed"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
     import datasets
     import torch
     import transformers

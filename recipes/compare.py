@@ -19,8 +19,8 @@ from recipes.inputs import choose_style, choose_task, identify, load_data, stude
 from recipes.run_folder import RunFolder
 from recipes.stages import make_request, open_student, read_edit, score, write_candidates
 from recipes.statistics import Summary, difference, summarize
+from recipes.team import Team
 from recipes.terminal import console
-from teacher.policy import Policy
 from teacher.settings import TeacherSettings
 
 Edits = Sequence[SelfEdit | None]
@@ -64,7 +64,7 @@ class Scores:
     retention: list[tuple[float, float] | None]
 
 
-def run(settings: Compare) -> Path:
+def run(settings: Compare, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     started = time.perf_counter()
     domain, task = choose_task(settings)
@@ -74,11 +74,11 @@ def run(settings: Compare) -> Path:
     models = student_models({f"students.{name}": student for name, student in settings.students.items()})
     for name, teacher in settings.teachers.items():
         models |= teacher_models(teacher, f"teachers.{name}")
-    with RunFolder(settings, identify({"contexts": contexts, "retention": retention}, models)) as folder:
-        edits = {name: write_edits(teacher, held_out, name, folder.journal) for name, teacher in settings.teachers.items()}
+    with RunFolder(settings, identify({"contexts": contexts, "retention": retention}, models), team) as folder:
+        edits = {name: write_edits(team, teacher, held_out, name, folder.journal) for name, teacher in settings.teachers.items()}
         students: dict[str, Any] = {}
         for name, student in settings.students.items():
-            exchange = open_student(student, folder)
+            exchange = open_student(team, student, folder, settings.distributed.deepspeed)
             scores = score_conditions(exchange, held_out, edits, name, folder.journal)
             students[name] = {"student": exchange.describe().model_dump(), **report_scores([scores])}
             console.print(table(name, students[name]))
@@ -96,14 +96,10 @@ def run(settings: Compare) -> Path:
     return report
 
 
-def write_edits(teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[SelfEdit | None]:
+def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[SelfEdit | None]:
     """One self-edit per held-out context by a frozen teacher."""
+    records = write_candidates(team, teacher, held_out.domain, held_out.contexts, 1, held_out.seed, f"{stage}/held-out", journal)
     style = choose_style(teacher.style, held_out.domain)
-    stage = f"{stage}/held-out"
-    if all((stage, context.id, 0) in journal.candidates for context in held_out.contexts):
-        records = [journal.candidates[stage, context.id, 0] for context in held_out.contexts]
-    else:
-        records = write_candidates(Policy(teacher), held_out.domain, style, held_out.contexts, 1, held_out.seed, stage, journal)
     return [read_edit(r, held_out.domain, c, style) for r, c in zip(records, held_out.contexts, strict=True)]
 
 

@@ -33,6 +33,20 @@ class DataSettings:
 
 
 @dataclass
+class DistributedSettings:
+    """How several processes train together.
+
+    Attributes:
+        deepspeed: `zero2`, `zero3`, `zero3_offload`, or a DeepSpeed configuration file, for the finetuning of teachers and for
+            lasting updates of students; null trains data-parallel without DeepSpeed.
+        join_seconds: How long processes wait for each other at the start.
+    """
+
+    deepspeed: str | None = None
+    join_seconds: float = 120.0
+
+
+@dataclass
 class RecipeSettings:
     """What every recipe has.
 
@@ -51,6 +65,7 @@ class RecipeSettings:
     grader: str = ""
     repeats: int = 1
     threads: int | None = None
+    distributed: DistributedSettings = field(default_factory=DistributedSettings)
 
 
 @dataclass
@@ -209,11 +224,11 @@ RECIPES: dict[str, type[RecipeSettings]] = {
 _AT_LEAST_ONE = (
     "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
-    "max_step_tokens max_rank steps "
+    "max_step_tokens max_rank steps save_every "
     "passages_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
     "row_tokens questions answer_tokens timed_steps"
 ).split()
-_ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p")
+_ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
 
 
 def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:

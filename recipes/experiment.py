@@ -16,11 +16,12 @@ from recipes.config import Experiment
 from recipes.inputs import choose_task, identify, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.stages import open_student
+from recipes.team import Team
 from recipes.terminal import console
 from recipes.train_teacher import Outer, next_step, train_teacher
 
 
-def run(settings: Experiment) -> Path:
+def run(settings: Experiment, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     started = time.perf_counter()
     domain, task = choose_task(settings)
@@ -29,24 +30,25 @@ def run(settings: Experiment) -> Path:
     retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
     used = {"train": contexts, "held_out": held_out_contexts, "retention": retention}
     models = student_models({"student": settings.student, "new_student": settings.new_student})
-    with RunFolder(settings, identify(used, {**models, **teacher_models(settings.teacher, "teacher")})) as folder:
-        target = open_student(settings.student, folder)
-        new = open_student(settings.new_student, folder)
+    with RunFolder(settings, identify(used, {**models, **teacher_models(settings.teacher, "teacher")}), team) as folder:
+        deepspeed = settings.distributed.deepspeed
+        target = open_student(team, settings.student, folder, deepspeed)
+        new = open_student(team, settings.new_student, folder, deepspeed)
         scores: dict[str, list[Scores]] = {"target_student": [], "new_student": []}
         lasting: dict[str, Any] = {}
         trained_teachers: dict[str, Any] = {}
         for seed in settings.seeds:
             at = f"seed-{seed}"
             # Train the teacher on the target student's rewards, and a control on candidates kept by lot. Then freeze both.
-            outer = Outer(domain, task, settings, settings.teacher, settings.finetune, settings.repeats, seed)
-            trained = train_teacher(outer, target, contexts, folder, f"{at}/trained_teacher")
-            control = train_teacher(replace(outer, selection="random"), target, contexts, folder, f"{at}/random_selection")
+            outer = Outer(domain, task, settings, settings.teacher, settings.finetune, deepspeed, settings.repeats, seed)
+            trained = train_teacher(outer, team, target, contexts, folder, f"{at}/trained_teacher")
+            control = train_teacher(replace(outer, selection="random"), team, target, contexts, folder, f"{at}/random_selection")
             # Every teacher writes one self-edit per held-out context; both students learn from the same ones.
             held_out = HeldOut(domain, task, held_out_contexts, references, retention, settings.repeats, seed)
             teachers = {
-                "untrained_teacher": write_edits(settings.teacher, held_out, f"{at}/untrained_teacher", folder.journal),
-                "random_selection": write_edits(control.teacher, held_out, f"{at}/random_selection", folder.journal),
-                "trained_teacher": write_edits(trained.teacher, held_out, f"{at}/trained_teacher", folder.journal),
+                "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", folder.journal),
+                "random_selection": write_edits(team, control.teacher, held_out, f"{at}/random_selection", folder.journal),
+                "trained_teacher": write_edits(team, trained.teacher, held_out, f"{at}/trained_teacher", folder.journal),
             }
             for name, exchange in (("target_student", target), ("new_student", new)):
                 scores[name].append(score_conditions(exchange, held_out, teachers, f"{at}/{name}", folder.journal))

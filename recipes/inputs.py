@@ -1,8 +1,8 @@
 """Everything a recipe names, checked before any work: contexts, models, domain, grader. Torch-free."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +10,13 @@ from safetensors import SafetensorError, safe_open
 
 from protocol.domain import Domain
 from protocol.errors import InvalidInput
+from protocol.files import hash_files
 from protocol.identity import content_id
 from protocol.messages import Context, Task
 from recipes.config import DataSettings, RecipeSettings
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
+from recipes.zero_configs import check_config
 from student.settings import StudentSettings
 from teacher.settings import TeacherSettings
 
@@ -84,12 +86,7 @@ def _identify_model(name: str, revision: str | None) -> str:
     folder = Path(name)
     if not folder.is_dir():
         return f"{name}@{revision or 'main'}"
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:32]
+    return hash_files([*folder.glob("*.json"), *folder.glob("*.safetensors")])
 
 
 Kind = Literal["model", "adapter", "either"]
@@ -158,6 +155,12 @@ def check_teacher(teacher: TeacherSettings, key: str) -> None:
         check_model(teacher.adapter, f"{key}.adapter", kind="adapter")
 
 
+def uses_deepspeed(settings: RecipeSettings) -> bool:
+    values = [getattr(settings, item.name) for item in fields(settings)]
+    values += [student for value in values if isinstance(value, dict) for student in value.values()]
+    return any(getattr(value, "deepspeed", None) is not None for value in values)
+
+
 def student_models(students: Mapping[str, StudentSettings]) -> dict[str, tuple[str | None, str | None]]:
     """What `identify` is to know of students, given by key."""
     return {f"{key}.model": (student.model, student.revision) for key, student in students.items()}
@@ -165,17 +168,7 @@ def student_models(students: Mapping[str, StudentSettings]) -> dict[str, tuple[s
 
 def check_student(student: StudentSettings, key: str) -> None:
     check_model(student.model, f"{key}.model", student.revision)
-    if student.deepspeed is not None and not Path(student.deepspeed).is_file():
-        raise InvalidInput(f"{key}.deepspeed is {student.deepspeed!r}, which is no file; give a DeepSpeed configuration in JSON")
-    if student.deepspeed is not None:
-        try:
-            stage = json.loads(Path(student.deepspeed).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
-        except (ValueError, AttributeError) as error:
-            raise InvalidInput(f"{key}.deepspeed {student.deepspeed} is no DeepSpeed configuration in JSON ({error})") from error
-        if stage == 3:
-            raise InvalidInput(
-                f"{key}.deepspeed {student.deepspeed} asks for ZeRO stage 3, which is not supported yet; use stage 0, 1 or 2"
-            )
+    check_config(student.deepspeed, f"{key}.deepspeed")
     for name in ("deepspeed", "seal_compat", "dropout"):
         if getattr(student, name) and student.inner_loop == "cohort":
             raise InvalidInput(f"{key}.inner_loop is 'cohort', but {key}.{name} is for one at a time; set inner_loop to 'single' or 'auto'")

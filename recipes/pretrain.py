@@ -28,6 +28,7 @@ from transformers import (
 from recipes.config import Pretrain
 from recipes.domains.knowledge_text import question_prompt, teacher_prompt, training_sequence
 from recipes.run_folder import RunFolder
+from recipes.team import Team
 from recipes.terminal import console
 from recipes.tiny import world
 from recipes.tiny.tokenizers import build_tokenizer
@@ -197,9 +198,9 @@ class PretrainTrainer(Trainer):
         return correct / len(asked)
 
 
-def run(settings: Pretrain) -> None:
+def run(settings: Pretrain, team: Team) -> None:
     """Train from scratch and save the model, its tokenizer and its losses (`training.json`) to `settings.output`."""
-    with RunFolder(settings, {}) as folder:
+    with RunFolder(settings, {}, team) as folder:
         set_seed(settings.seed)
         tokenizer = build_tokenizer(settings.split_names)
         architecture = AutoConfig.for_model(

@@ -3,20 +3,23 @@
 import fcntl
 import json
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from protocol.errors import InvalidInput
 from protocol.files import write_json, write_text
 from protocol.journal import Journal
-from protocol.messages import Reward
 from recipes.config import RecipeSettings, to_yaml
 from recipes.terminal import console
+
+if TYPE_CHECKING:  # it loads torch, and input is checked without
+    from recipes.team import Team
 
 _BEFORE_RECIPE = ("lock", "inputs.json", "inputs.json.tmp", "recipe.yaml.tmp")
 """What a run that was killed at once may leave behind."""
@@ -25,11 +28,12 @@ _BEFORE_RECIPE = ("lock", "inputs.json", "inputs.json.tmp", "recipe.yaml.tmp")
 class RunFolder:
     """Opened once all input is known to be good; a folder is never half made."""
 
-    def __init__(self, settings: RecipeSettings, inputs: Mapping[str, str]):
+    def __init__(self, settings: RecipeSettings, inputs: Mapping[str, str], team: "Team"):
         """Create `runs/name`, or reopen it if it was made by the same recipe from the same inputs.
 
         Args:
             inputs: What the run is made from, as identities by key (`recipes.inputs.identify`).
+            team: The processes that are to keep their logs here.
 
         Raises:
             InvalidInput: The folder cannot be written, belongs to another recipe or to other inputs, or is in use.
@@ -38,8 +42,11 @@ class RunFolder:
         self.path = Path(settings.runs) / settings.name
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
+            self._lock = (self.path / "lock").open("a")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.truncate(0)
+            self._lock.write(secrets.token_hex(16))  # by which other processes know the folder
+            self._lock.flush()
             check_run_folder(settings)
             _refuse_other_inputs(self.path / "inputs.json", inputs)
             if not (self.path / "recipe.yaml").exists():
@@ -50,7 +57,8 @@ class RunFolder:
         except OSError as error:
             raise InvalidInput(f"run folder {self.path} cannot be written: {error.strerror}; choose another with runs=DIR") from error
         self.journal = Journal(self.path / "journal.jsonl")
-        if self.journal.rounds or self.journal.results:
+        team.work_in(self.path)
+        if self.journal.rounds:
             console.print(f"{self.path} is there: going on from its journal")
 
     def __enter__(self) -> "RunFolder":
@@ -67,7 +75,7 @@ class RunFolder:
 
     def count_inner_loops(self) -> int:
         """How many inner loops this run has journaled."""
-        return sum(len(result.seeds) for result in self.journal.results.values() if isinstance(result, Reward))
+        return self.journal.inner_loops
 
     def write_report(self, report: dict[str, Any]) -> Path:
         path = self.path / "report.json"

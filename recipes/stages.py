@@ -1,6 +1,9 @@
 """The stages that every recipe is made of: open a student, write candidates, read them, have them scored. Each resumes from the journal."""
 
 from collections.abc import Sequence
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from protocol.domain import Domain
 from protocol.errors import MalformedEdit
@@ -9,46 +12,57 @@ from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, Journal, RewardRecord
 from protocol.messages import Context, Provenance, Refusal, Reward, RewardRequest, SelfEdit, Task, measurement_key
 from recipes import terminal
-from recipes.domains import DOMAINS
-from recipes.graders import GRADERS
+from recipes.inputs import choose_style
 from recipes.run_folder import RunFolder
+from recipes.shared_student import SharedStudent
+from recipes.team import Team
 from student.settings import StudentSettings
-from student.student import Student
 from teacher.policy import Policy
+from teacher.settings import TeacherSettings
 
 MAX_JOURNALED_CHARACTERS = 200_000
+TEXTS: Final = TypeAdapter(list[str])
 
 
-def open_student(settings: StudentSettings, folder: RunFolder) -> Exchange:
-    """A student in this process; says how it runs its inner loops."""
-    exchange = InProcessExchange(Student(settings, DOMAINS, GRADERS, folder.path / "student"))
+def open_student(team: Team, settings: StudentSettings, folder: RunFolder, deepspeed: str | None) -> Exchange:
+    """A student in the processes of this run; says how it runs its inner loops."""
+    exchange = InProcessExchange(SharedStudent(team, settings, folder.path / "student", deepspeed))
     terminal.console.print(f"{settings.model} · inner loops by {exchange.describe().inner_loop}")
     return exchange
 
 
 def write_candidates(
-    policy: Policy, domain: Domain, style: str, contexts: Sequence[Context], count: int, seed: int, stage: str, journal: Journal
+    team: Team, teacher: TeacherSettings, domain: Domain, contexts: Sequence[Context], count: int, seed: int, stage: str, journal: Journal
 ) -> list[CandidateRecord]:
-    """Sample `count` candidates per context, `policy.settings.batch_size` at a time.
+    """Sample `count` candidates per context, `teacher.batch_size` at a time; batches are shared out.
 
-    A candidate's seed depends on the run's seed, its context and its index, so different teachers draw alike.
+    A candidate's seed depends on the run's seed, its context and its index, so different teachers draw alike. The batches are
+    composed from the whole list, so they are the same after a crash.
 
     Returns:
         One record per candidate, by context, then by index.
     """
+    style = choose_style(teacher.style, domain)
     wanted = [(context, index) for context in contexts for index in range(count)]
-    missing = [(c, i) for c, i in wanted if (stage, c.id, i) not in journal.candidates]
-    with terminal.stage(f"{stage} · writing self-edits", len(wanted), len(wanted) - len(missing)) as advance:
-        for start in range(0, len(missing), policy.settings.batch_size):
-            batch = missing[start : start + policy.settings.batch_size]
-            seeds = [derive_seed(seed, "sample", context.id, index) for context, index in batch]
-            texts = policy.sample([domain.prompt(context, style) for context, _ in batch], seeds)
-            records = [
-                record_candidate(domain, context, text, stage, index, s)
-                for (context, index), text, s in zip(batch, texts, seeds, strict=True)
-            ]
-            journal.append(*records)
+    batches = [wanted[start : start + teacher.batch_size] for start in range(0, len(wanted), teacher.batch_size)]
+    missing = [batch for batch in batches if any((stage, c.id, i) not in journal.candidates for c, i in batch)]
+    with terminal.stage(f"{stage} · writing self-edits", len(wanted), len(wanted) - sum(map(len, missing))) as advance:
+        if not missing:
+            return [journal.candidates[stage, context.id, index] for context, index in wanted]
+        policy = team.place(Policy, teacher)
+        seeds = [[derive_seed(seed, "sample", context.id, index) for context, index in batch] for batch in missing]
+        prompts = [[domain.prompt(context, style) for context, _ in batch] for batch in missing]
+        pieces = [(policy, *piece) for piece in zip(prompts, seeds, strict=True)]
+        for number, texts in team.share(Policy.sample, pieces, TEXTS):
+            batch = missing[number]
+            journal.append(
+                *(
+                    record_candidate(domain, context, text, stage, index, s)
+                    for (context, index), text, s in zip(batch, texts, seeds[number], strict=True)
+                )
+            )
             advance(len(batch), "")
+        team.drop(policy)
     return [journal.candidates[stage, context.id, index] for context, index in wanted]
 
 
@@ -91,14 +105,13 @@ def score(exchange: Exchange, requests: Sequence[RewardRequest | None], stage: s
         key: request for key, request in zip(keys, requests, strict=True) if request and key and journal.scored_in.get(key, stage) == stage
     }
     total = len({key for key in keys if key})
-    known = [journal.results[key] for key in dict.fromkeys(keys) if key in journal.results]
+    known = [journal.results[key] for key in dict.fromkeys(keys) if key and key in journal.results]
     values = [result.value for result in known if isinstance(result, Reward)]
     with terminal.stage(f"{stage} · scoring by inner loops", total, len(known)) as advance:
         if len(known) < total:
             exchange.submit(list(ours.values()), known=[request.id for key, request in ours.items() if key in journal.results])
-        for result in exchange.completed():
-            journal.append(RewardRecord(stage=stage, result=result))
-            if isinstance(result, Reward):
-                values.append(result.value)
-            advance(1, f"mean reward {sum(values) / len(values):+.3f}" if values else "")
+        for results in exchange.completed():
+            journal.append(*(RewardRecord(stage=stage, result=result) for result in results))
+            values += [result.value for result in results if isinstance(result, Reward)]
+            advance(len(results), f"mean reward {sum(values) / len(values):+.3f}" if values else "")
     return [journal.results[key] if key else None for key in keys]

@@ -13,6 +13,7 @@ from pathlib import Path
 from protocol.domain import Domain
 from protocol.errors import TutelageError
 from protocol.exchange import Exchange
+from protocol.files import hash_files, is_whole
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, RoundRecord, SelectionRecord
 from protocol.messages import Context, Refusal, Reward, Task
@@ -22,21 +23,29 @@ from recipes.inputs import choose_style, choose_task, identify, load_data, stude
 from recipes.run_folder import RunFolder
 from recipes.stages import make_request, open_student, read_edit, score, write_candidates
 from recipes.statistics import summarize
+from recipes.team import Team
 from recipes.terminal import console
-from teacher.policy import Policy
+from recipes.zero_configs import find_config
+from teacher.finetune import Finetuned, finetune
 from teacher.selection import keep_best, keep_random
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 
 @dataclass(frozen=True)
 class Outer:
-    """What one run of the outer loop is made with; `selection` is `best`, or `random` for the control."""
+    """What one run of the outer loop is made with.
+
+    Attributes:
+        deepspeed: The configuration for finetuning, if any.
+        selection: `best`, or `random` for the control.
+    """
 
     domain: Domain
     task: Task
     loop: LoopSettings
     teacher: TeacherSettings
     finetune: FinetuneSettings
+    deepspeed: str | None
     repeats: int
     seed: int
     selection: str = "best"
@@ -51,16 +60,19 @@ class Trained:
     rewards: list[list[float]] = field(default_factory=list)
 
 
-def run(settings: TrainTeacher) -> Path:
+def run(settings: TrainTeacher, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=True)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
-    with RunFolder(settings, identify({"contexts": contexts}, models)) as folder:
-        exchange = open_student(settings.student, folder)
-        outer = Outer(domain, task, settings, settings.teacher, settings.finetune, settings.repeats, settings.seed, settings.selection)
-        trained = train_teacher(outer, exchange, contexts, folder, "teacher")
+    with RunFolder(settings, identify({"contexts": contexts}, models), team) as folder:
+        deepspeed = settings.distributed.deepspeed
+        exchange = open_student(team, settings.student, folder, deepspeed)
+        outer = Outer(
+            domain, task, settings, settings.teacher, settings.finetune, deepspeed, settings.repeats, settings.seed, settings.selection
+        )
+        trained = train_teacher(outer, team, exchange, contexts, folder, "teacher")
         path = trained.teacher.adapter or trained.teacher.model
         rounds = [summarize(rewards) for rewards in trained.rewards if rewards]
         report = folder.write_report(
@@ -82,53 +94,80 @@ def run(settings: TrainTeacher) -> Path:
     return report
 
 
-def train_teacher(outer: Outer, exchange: Exchange, contexts: Sequence[Context], folder: RunFolder, stage: str) -> Trained:
+def train_teacher(outer: Outer, team: Team, exchange: Exchange, contexts: Sequence[Context], folder: RunFolder, stage: str) -> Trained:
     """The outer loop. `stage` names its records in the journal and its folder of checkpoints."""
     journal = folder.journal
     trained = Trained(outer.teacher)
-    policy: Policy | None = None
     for number in range(1, outer.loop.rounds + 1):
         this_round = f"{stage}/round-{number}"
         batch = contexts_of_round(contexts, number, outer)
         if this_round not in journal.rounds:
             journal.append(RoundRecord(stage=this_round, contexts=tuple(context.id for context in batch)))
         output = folder.path / stage / f"round-{number}"
-        if this_round in journal.checkpoints and any(output.glob("*.safetensors")):
-            trained.rewards.append(_journaled_rewards(outer, exchange, batch, this_round, folder))
+        if this_round in journal.checkpoints and is_whole(output):
+            trained.rewards.append(list(journal.selections[this_round].rewards))
             trained.teacher, trained.fingerprint = load_from(outer.teacher, output), journal.checkpoints[this_round].fingerprint
-            policy = None
             continue
-        policy = policy or Policy(trained.teacher)
         # E step: sample, and have the samples scored
-        style = choose_style(outer.teacher.style, outer.domain)
-        candidates = write_candidates(policy, outer.domain, style, batch, outer.loop.candidates, outer.seed, this_round, journal)
-        rewards = score_candidates(outer, exchange, batch, candidates, this_round, folder) if outer.selection == "best" else []
+        times = [time.perf_counter()]
+        candidates = write_candidates(team, trained.teacher, outer.domain, batch, outer.loop.candidates, outer.seed, this_round, journal)
+        times.append(time.perf_counter())
         if this_round not in journal.selections:
+            rewards = score_candidates(outer, exchange, batch, candidates, this_round, folder) if outer.selection == "best" else []
             chosen = tuple(c.candidate for c in select(outer, candidates, rewards, this_round))
-            journal.append(SelectionRecord(stage=this_round, rule=outer.selection, kept=chosen))
-        kept = [c for c in candidates if c.candidate in journal.selections[this_round].kept]
-        trained.rewards.append(per_context(candidates, rewards))
+            means = tuple(per_context(candidates, rewards))
+            journal.append(SelectionRecord(stage=this_round, rule=outer.selection, kept=chosen, rewards=means))
+        times.append(time.perf_counter())
+        selection = journal.selections[this_round]
+        trained.rewards.append(list(selection.rewards))
+        kept = [c for c in candidates if c.candidate in selection.kept]
         if not kept:
             console.print(f"{this_round}: no candidate is a self-edit, so the teacher stays as it is")
             continue
         # M step: finetune on what was kept
-        by_id = {context.id: context for context in batch}
-        pairs = [(outer.domain.prompt(by_id[c.context], style), c.text) for c in kept]
-        seed = derive_seed(outer.seed, "finetune", this_round)
-        steps = outer.finetune.epochs * math.ceil(len(pairs) / (outer.finetune.batch_size * outer.finetune.accumulation))
-        with terminal.stage(f"{this_round} · finetuning the teacher on {len(pairs)} self-edits", steps) as advance:
-            loss = policy.finetune(pairs, outer.finetune, seed, output, on_step=lambda: advance(1, ""))
+        results = finetune_on(outer, team, trained.teacher, kept, batch, this_round, output)
         folder.log_metrics(
             stage=this_round,
             candidates=len(candidates),
             malformed=sum(c.malformed is not None for c in candidates),
             kept=len(kept),
             mean_reward=summarize(trained.rewards[-1])["mean"] if trained.rewards[-1] else None,
-            finetune_loss=loss,
+            finetune_loss=sum(result.loss for result in results) / len(results),
+            zero_stage=results[0].zero_stage,
+            trained_elements=results[0].trained_elements,
+            optimizer_elements=[result.optimizer_elements for result in results],
+            **seconds_of(times, ("sampling_seconds", "scoring_seconds", "finetuning_seconds")),
         )
-        trained.teacher, trained.fingerprint = load_from(outer.teacher, output), policy.fingerprint
+        trained.teacher, trained.fingerprint = load_from(outer.teacher, output), hash_files(output.glob("*.safetensors"))
         journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=trained.fingerprint))
     return trained
+
+
+def seconds_of(times: Sequence[float], phases: Sequence[str]) -> dict[str, float]:
+    """How long each phase took, from the times at which they began; the last ends now."""
+    ends = [*times[1:], time.perf_counter()]
+    return {phase: round(end - start, 3) for phase, start, end in zip(phases, times, ends, strict=True)}
+
+
+def finetune_on(
+    outer: Outer,
+    team: Team,
+    teacher: TeacherSettings,
+    kept: Sequence[CandidateRecord],
+    contexts: Sequence[Context],
+    stage: str,
+    output: Path,
+) -> list[Finetuned]:
+    """The M step, by all processes together; returns what each saw of it."""
+    by_id = {context.id: context for context in contexts}
+    style = choose_style(teacher.style, outer.domain)
+    pairs = [(outer.domain.prompt(by_id[c.context], style), c.text) for c in kept]
+    seed = derive_seed(outer.seed, "finetune", stage)
+    steps = outer.finetune.epochs * math.ceil(len(pairs) / outer.finetune.step_size)
+    with terminal.stage(f"{stage} · finetuning the teacher on {len(pairs)} self-edits", steps) as advance:
+        return team.together(
+            finetune, teacher, pairs, outer.finetune, seed, output, find_config(outer.deepspeed), on_step=lambda: advance(1, "")
+        )
 
 
 def next_step(trained: Trained) -> str:
@@ -190,11 +229,3 @@ def per_context(candidates: Sequence[CandidateRecord], rewards: Sequence[float])
     for candidate, reward in zip(candidates, rewards, strict=False):
         groups.setdefault(candidate.context, []).append(reward)
     return [sum(group) / len(group) for group in groups.values()]
-
-
-def _journaled_rewards(outer: Outer, exchange: Exchange, batch: Sequence[Context], stage: str, folder: RunFolder) -> list[float]:
-    """A finished round's rewards, without computing anything."""
-    if outer.selection != "best":
-        return []
-    candidates = [folder.journal.candidates[stage, context.id, i] for context in batch for i in range(outer.loop.candidates)]
-    return per_context(candidates, score_candidates(outer, exchange, batch, candidates, stage, folder))

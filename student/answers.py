@@ -14,7 +14,7 @@ from student.stacked import Stack
 T = TypeVar("T")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode, what ZeRO gathers could not be trained afterwards
 def answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int, batch_size: int
 ) -> list[str]:

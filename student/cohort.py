@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from protocol.errors import InnerLoopFailed
+from protocol.processes import processes_on_machine
 from student.answers import answer_routed
 from student.base import FrozenBase
 from student.cohort_trainer import CohortSFTTrainer
@@ -24,7 +25,7 @@ from student.stacked import Stack
 logger = logging.getLogger(__name__)
 
 LOOPS_PER_SLOT = 2
-"""Inner loops in a cohort for each that trains at once: those that finish early make room for others."""
+"""Inner loops in a cohort, at most, for each that trains at once: those that finish early make room for others."""
 
 
 Trained = torch.Tensor | InnerLoopFailed
@@ -41,8 +42,9 @@ class Cohort:
         self._at_most: int | None = None
         check_gradients(base)
 
-    def cohort_size(self, loops: Sequence[InnerLoop]) -> int:
-        return LOOPS_PER_SLOT * slots_by_budget(loops, self._base)
+    def cohort_sizes(self, loops: Sequence[InnerLoop]) -> tuple[int, int]:
+        slots = slots_by_budget(loops, self._base)
+        return slots, LOOPS_PER_SLOT * slots
 
     def run(self, loops: Sequence[InnerLoop]) -> list[Adapted | InnerLoopFailed]:
         started = time.perf_counter()
@@ -54,13 +56,6 @@ class Cohort:
             row if isinstance(row, InnerLoopFailed) else Adapted(answers[i], loop.trained_tokens, seconds * loop.trained_tokens)
             for i, (loop, row) in enumerate(zip(loops, trained, strict=True))
         ]
-
-    def learn(self, loop: InnerLoop) -> int:
-        stack, (row,) = self._train([loop])
-        if isinstance(row, InnerLoopFailed):
-            raise row
-        stack.write_template(row, loop.plan.rank)
-        return loop.trained_tokens
 
     def _train(self, loops: Sequence[InnerLoop]) -> tuple[Stack, list[Trained]]:
         """The trained adapter of each loop. Who fails is taken out, and the others train again as if it had never been there."""
@@ -123,10 +118,10 @@ def slots_by_memory(stack: Stack, base: FrozenBase) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """In bytes, with what torch holds in reserve."""
+    """In bytes, with what torch holds in reserve; of the machine's memory each of its processes has a part."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // processes_on_machine()
 
 
 def _check_finite(loop: InnerLoop, row: torch.Tensor) -> Trained:

@@ -72,8 +72,6 @@ class CohortSFTTrainer(SFTTrainer):
             stack.device,
             folder,
             per_device_train_batch_size=1,
-            num_train_epochs=1,
-            train_sampling_strategy="sequential",
             lr_scheduler_type="constant",
             max_grad_norm=1.0,  # any but 0: `_clip_grad_norm` is called
         )

@@ -140,20 +140,12 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
-    def cohort_size(self, loops: Sequence[InnerLoop]) -> int:
-        """How many inner loops are handed to `run` at once, at least 1. It depends on the loops and settings alone."""
+    def cohort_sizes(self, loops: Sequence[InnerLoop]) -> tuple[int, int]:
+        """How many inner loops should be handed to `run` at once, at least and at most. It depends on loops and settings alone."""
         ...
 
     def run(self, loops: Sequence[InnerLoop]) -> list[Adapted | InnerLoopFailed]:
         """Train an adapter for each, ask it, forget it. One that fails does not touch the others."""
-        ...
-
-    def learn(self, loop: InnerLoop) -> int:
-        """Train one adapter and leave it in the base; returns its trained tokens.
-
-        Raises:
-            InnerLoopFailed: It diverged or did not fit into memory.
-        """
         ...
 
 

@@ -23,7 +23,9 @@ class StudentSettings:
             takes the cohort where it can, and says why if it cannot.
         cohort: Self-edits trained at once; null chooses from `cohort_tokens` and free memory.
         cohort_tokens: Tokens that a cohort's step should have, on average.
-        deepspeed: A DeepSpeed configuration file for the single inner loop, ZeRO stage 0 to 2.
+        deepspeed: For a student too large for one device: `zero3` or another DeepSpeed configuration, under which all processes
+            together train one inner loop after the other. With null each process trains cohorts of its own.
+        save_every: Optimizer steps between checkpoints of a lasting update, from which it goes on after a crash.
         seal_compat: Pad every sequence to `max_example_tokens` and train on the padding, as the published code does. For
             comparisons: it is slow, most of its loss is end-of-text, and `loss_on` is `all`.
         answer_batch: Questions answered at once.
@@ -51,6 +53,7 @@ class StudentSettings:
     cohort: int | None = None
     cohort_tokens: int = 4096
     deepspeed: str | None = None
+    save_every: int = 50
     seal_compat: bool = False
     answer_batch: int = 256
     max_steps: int = 2000

@@ -1,50 +1,50 @@
 """What both engines tell TRL: train, quietly, and leave the base as it was."""
 
 import gc
-import os
-import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import PrinterCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 
 
 def sft_config(device: torch.device, folder: str, **settings: Any) -> SFTConfig:
-    """Settings of one training on encoded rows; nothing is logged, saved or prepared. `folder` stays empty."""
-    return SFTConfig(
-        output_dir=folder,
-        use_cpu=device.type == "cpu",
-        bf16=False,
-        activation_checkpointing=False,
-        router_aux_loss_coef=0.0,  # of experts: the loss is the text's alone, in both engines
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,  # it waits for the device at every step
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **settings,
-    )
+    """Settings of one training on encoded rows in their order; nothing is logged, prepared or, if not asked for, saved in `folder`."""
+    quiet = {
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "ddp_find_unused_parameters": False,
+        "bf16": False,
+        "activation_checkpointing": False,
+        "router_aux_loss_coef": 0.0,  # of experts: the loss is the text's alone, in both engines
+        "max_length": None,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "remove_unused_columns": False,
+        "logging_strategy": "no",
+        "logging_nan_inf_filter": False,  # it waits for the device at every step
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return SFTConfig(output_dir=folder, use_cpu=device.type == "cpu", **{**quiet, **settings})
 
 
-def start_deepspeed() -> None:
-    """Make this process one that DeepSpeed can train in, under a launcher or alone. Before any model is loaded."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for name, value in alone.items():
-        os.environ.setdefault(name, value)
-    import deepspeed
-    import deepspeed.ops
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # optional, and would be compiled at first use
-    deepspeed.init_distributed(auto_mpi_discovery=False)
+@contextmanager
+def spread_when_loaded(deepspeed: str | None, device: torch.device) -> Iterator[bool]:
+    """While this lasts, a model is loaded as a DeepSpeed configuration has it; yields whether that spreads it over processes."""
+    if deepspeed is None:
+        yield False
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        config = sft_config(device, folder, deepspeed=deepspeed)
+        try:
+            yield config.hf_deepspeed_config.is_zero3()
+        finally:
+            unset_hf_deepspeed_config()
 
 
 @contextmanager
@@ -54,6 +54,10 @@ def training(trainer: SFTTrainer) -> Iterator[None]:
     try:
         yield
     finally:
+        if trainer.is_deepspeed_enabled:
+            unset_hf_deepspeed_config()  # or the next model to be loaded would be spread, too
+            if trainer.deepspeed is not None:
+                trainer.deepspeed.destroy()
         # SFTTrainer wraps the base model's `forward` anew each time; unwrapped, a thousand inner loops nest.
         trainer.model.get_base_model().__dict__.pop("forward", None)
         trainer.model.eval()

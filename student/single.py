@@ -4,16 +4,21 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from datasets import Dataset
+from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from protocol.errors import InnerLoopFailed
+from protocol.errors import InnerLoopFailed, TutelageError
+from protocol.files import last_whole_checkpoint, write_manifest
+from protocol.processes import is_first_process, launched_processes
 from student.answers import answer
 from student.base import FrozenBase
-from student.inner_loop import Adapted, InnerLoop
+from student.inner_loop import IGNORED, Adapted, InnerLoop, Row
 from student.sft import is_out_of_memory, sft_config, training
 
 
@@ -25,8 +30,8 @@ class Single:
     def __init__(self, base: FrozenBase):
         self._base = base
 
-    def cohort_size(self, loops: Sequence[InnerLoop]) -> int:
-        return 1
+    def cohort_sizes(self, loops: Sequence[InnerLoop]) -> tuple[int, int]:
+        return 1, 1
 
     def run(self, loops: Sequence[InnerLoop]) -> list[Adapted | InnerLoopFailed]:
         return [self._run(loop) for loop in loops]
@@ -38,44 +43,73 @@ class Single:
         except InnerLoopFailed as failure:
             return failure
         base = self._base
-        answers = answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, base.settings.answer_batch)
+        with base.ready():
+            answers = answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, base.settings.answer_batch)
         return Adapted(answers, trained_tokens, time.perf_counter() - started)
 
-    def learn(self, loop: InnerLoop) -> int:
-        base, plan, compat = self._base, loop.plan, self._base.settings.seal_compat
+    def learn(self, loop: InnerLoop, checkpoints: Path | None = None) -> int:
+        """Train one adapter and leave it in the base; returns its trained tokens. All launched processes train it together.
+
+        Args:
+            checkpoints: Where checkpoints go, from which a training that was killed goes on.
+
+        Raises:
+            InnerLoopFailed: It diverged or did not fit into memory.
+        """
+        base, plan, compat, processes = self._base, loop.plan, self._base.settings.seal_compat, launched_processes()
         base.reset_adapter(plan.rank, loop.seed)
-        rows = [{"input_ids": row.input_ids, "labels": row.labels} for row in loop.rows]
+        part = math.ceil(plan.batch_size / processes)
+        # Rows that teach nothing fill a step up: the loss is a mean over its labelled tokens.
+        empty = Row(loop.rows[0].input_ids[:1], [IGNORED])
+        rows = [row for batch in loop.batches for row in (*batch, *[empty] * (part * processes - len(batch)))]
         with tempfile.TemporaryDirectory() as scratch:
             config = sft_config(
                 base.device,
-                scratch,
-                per_device_train_batch_size=plan.batch_size,
-                num_train_epochs=plan.epochs,
+                str(checkpoints or scratch),
+                per_device_train_batch_size=part,
                 learning_rate=plan.learning_rate,
                 lr_scheduler_type=plan.schedule,
                 max_grad_norm=plan.max_grad_norm,
                 weight_decay=plan.weight_decay,
                 seed=loop.seed % 2**32,
-                data_seed=loop.seed,
                 deepspeed=base.settings.deepspeed,
+                save_strategy="steps" if checkpoints else "no",
+                save_steps=base.settings.save_every,
+                save_total_limit=2,
             )
             trainer = SFTTrainer(
                 model=base.model,
                 args=config,
-                train_dataset=Dataset.from_list(rows),
+                train_dataset=Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows]),
                 processing_class=base.tokenizer,
                 data_collator=PaddedAsPublished(base) if compat else None,
+                callbacks=[ConfirmCheckpoints()],
             )
+            if trainer.accelerator.num_processes != processes:
+                raise TutelageError(
+                    f"{processes} processes were to train together, but the trainer sees {trainer.accelerator.num_processes}"
+                )
+            resumed = last_whole_checkpoint(checkpoints) if checkpoints else None
             try:
                 with training(trainer):
-                    result: Any = trainer.train()
+                    result: Any = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
             except (RuntimeError, MemoryError) as error:
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) and processes == 1:
                     raise InnerLoopFailed(f"out of memory at batch size {plan.batch_size}; lower student.batch_size") from error
                 raise
-        if not math.isfinite(result.training_loss) or not _is_finite(base.model):
+        if not _is_finite(result.training_loss, base.model):
             raise InnerLoopFailed(f"training diverged (loss {result.training_loss}); lower the learning rate {plan.learning_rate}")
-        return plan.epochs * len(rows) * (base.settings.max_example_tokens - 1) if compat else loop.trained_tokens
+        return plan.epochs * len(loop.rows) * (base.settings.max_example_tokens - 1) if compat else loop.trained_tokens
+
+
+class ConfirmCheckpoints(TrainerCallback):
+    """A checkpoint counts once all processes have written their part of it."""
+
+    def on_save(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        args.distributed_state.wait_for_everyone()
+        if is_first_process():
+            write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        args.distributed_state.wait_for_everyone()
 
 
 class PaddedAsPublished:
@@ -87,8 +121,15 @@ class PaddedAsPublished:
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         ids = torch.tensor([row["input_ids"] + [self._pad] * (self._length - len(row["input_ids"])) for row in rows])
-        return {"input_ids": ids, "attention_mask": (torch.arange(self._length) < lengths[:, None]).long(), "labels": ids.clone()}
+        learned = torch.tensor([row["labels"] != [IGNORED] for row in rows])
+        labels = torch.where(learned[:, None], ids, IGNORED)
+        return {"input_ids": ids, "attention_mask": (torch.arange(self._length) < lengths[:, None]).long(), "labels": labels}
 
 
-def _is_finite(model: torch.nn.Module) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad)
+def _is_finite(loss: float, model: torch.nn.Module) -> bool:
+    """Whether the loss and every trained weight are, in all processes."""
+    held = [getattr(p, "ds_tensor", p) for p in model.parameters() if p.requires_grad]
+    finite = torch.tensor([math.isfinite(loss) and all(bool(torch.isfinite(tensor).all()) for tensor in held)], dtype=torch.int)
+    if launched_processes() > 1:
+        dist.all_reduce(finite, op=dist.ReduceOp.MIN)
+    return bool(finite)

@@ -3,6 +3,8 @@
 Implements `protocol.exchange.StudentService`. It sees text and messages only; it shares nothing with a teacher.
 """
 
+import itertools
+import math
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,14 +31,16 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
+from protocol.processes import is_first_process
 from student.answers import answer
-from student.base import FrozenBase, fingerprint
+from student.base import FrozenBase, fingerprint, gathered
 from student.engines import choose_engine
 from student.inner_loop import Adapted, InnerLoop, make_plan, prepare
 from student.settings import StudentSettings
+from student.single import Single
 
 LIMITS = tuple(Limits.model_fields)
-NOT_IN_CARD = ("model", "revision", "merge", "answer_batch", "inner_loop", "cohort", "cohort_tokens", *LIMITS)
+NOT_IN_CARD = ("model", "revision", "merge", "save_every", "answer_batch", "inner_loop", "cohort", "cohort_tokens", *LIMITS)
 """Settings that decide no reward, or stand elsewhere in the card."""
 
 
@@ -58,12 +62,22 @@ class Job:
 class Student:
     """A frozen base model and the domains it can be taught in."""
 
-    def __init__(self, settings: StudentSettings, domains: Mapping[str, Domain], graders: Mapping[str, Grader], folder: Path):
-        """`folder` is where lasting updates are saved."""
+    def __init__(
+        self,
+        settings: StudentSettings,
+        domains: Mapping[str, Domain],
+        graders: Mapping[str, Grader],
+        folder: Path,
+        deepspeed: str | None = None,
+    ):
+        """`folder` is where lasting updates are saved; `deepspeed` is a configuration file for them, if `settings` has none."""
         self._base = FrozenBase(settings)
+        self._deepspeed = deepspeed
         self._engine, why = choose_engine(self._base)
         self._settings, self._domains, self._graders, self._folder = settings, domains, graders, folder
         self._base_outcomes: dict[tuple[str, str], Outcomes] = {}
+        self._cohorts: list[Sequence[Job]] = []
+        self._known: frozenset[str] = frozenset()
         told = {key: value for key, value in asdict(settings).items() if key not in NOT_IN_CARD}
         self._card = StudentCard(
             fingerprint=self._base.fingerprint,
@@ -77,33 +91,44 @@ class Student:
     def describe(self) -> StudentCard:
         return self._card
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Reward | Refusal]:
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
         """Train and answer once per seed; a request that cannot be served is refused with the reason.
-
-        Requests go into cohorts in their order, so the same requests make the same cohorts. One that is `known` takes its
-        place without an answer, unless all of its cohort are known: those are not trained at all.
 
         Args:
             known: Ids of requests whose answers the caller has.
         """
-        jobs = []
+        refused, cohorts = self.arrange(requests, known)
+        if refused:
+            yield refused
+        for number in cohorts:
+            yield self.score_cohort(number)
+
+    def arrange(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> tuple[list[Refusal], list[int]]:
+        """Put requests into cohorts in their order: the same requests make the same cohorts, whoever trains them.
+
+        A request that is `known` takes its place without an answer.
+
+        Returns:
+            Refusals of requests that cannot be served, and the numbers of the cohorts to score: not those whose every request
+            is known.
+        """
+        jobs, refused = [], []
         for request in requests:
             try:
                 jobs.append(self._prepare(request))
             except InnerLoopFailed as error:
-                if request.id not in known:
-                    yield self._refuse(request, error)
-        if any(job.id not in known for job in jobs):
-            self._ask_base(jobs)
-        size = self._engine.cohort_size([loop for job in jobs for loop in job.loops])
-        for cohort in _cohorts(jobs, size):
-            if all(job.id in known for job in cohort):
-                continue
-            results = iter(self._engine.run([loop for job in cohort for loop in job.loops]))
-            for job in cohort:
-                own = [next(results) for _ in job.loops]
-                if job.id not in known:
-                    yield self._reward(job, own)
+                refused += [self._refuse(request, error)] if request.id not in known else []
+        sizes = self._engine.cohort_sizes([loop for job in jobs for loop in job.loops])
+        self._cohorts, self._known = _cohorts(jobs, sizes), frozenset(known)
+        return refused, [n for n, cohort in enumerate(self._cohorts) if any(job.id not in known for job in cohort)]
+
+    def score_cohort(self, number: int) -> list[Reward | Refusal]:
+        """Train and ask one of the cohorts last arranged."""
+        cohort = self._cohorts[number]
+        self._ask_base(cohort)
+        results = iter(self._engine.run([loop for job in cohort for loop in job.loops]))
+        scored = [(job, [next(results) for _ in job.loops]) for job in cohort]
+        return [self._reward(job, own) for job, own in scored if job.id not in self._known]
 
     def _prepare(self, request: RewardRequest) -> Job:
         domain, grader = self._resolve(request.task)
@@ -148,48 +173,56 @@ class Student:
     def commit(self, request: CommitRequest) -> VersionCard:
         """Train one adapter on all lessons, save it whole or not at all, and answer every context's questions.
 
-        The version is a PEFT folder (or a merged model) named by the request, under the student's folder.
+        All launched processes train it together. The version is a PEFT folder (or a merged model) named by the request, under the
+        student's folder; beside it are checkpoints, from which an update that was killed goes on.
         """
         started = time.perf_counter()
         domain, grader = self._resolve(request.task)
         contexts = [lesson.context for lesson in request.lessons]
-        with self._base.without_adapter():
-            base = self._ask(contexts, domain, grader)
+        base = self._base
+        if self._deepspeed is not None and base.settings.deepspeed is None:
+            base = FrozenBase(replace(self._settings, deepspeed=self._deepspeed))  # what DeepSpeed trains, it keeps
+        with base.without_adapter():
+            before = self._ask(base, contexts, domain, grader)
         examples = [e for lesson in request.lessons for e in domain.expand(lesson.context, lesson.edit, request.seed)]
         updates = {lesson.edit.update for lesson in request.lessons}
         if len(updates) > 1:
             raise InnerLoopFailed(f"the lessons ask for {len(updates)} different updates; commit them one by one")
         plan = make_plan(updates.pop(), self._settings)
-        trained_tokens = self._engine.learn(prepare(self._base, examples, plan, request.seed, lessons=len(request.lessons)))
-        adapted = self._ask(contexts, domain, grader)
-        path = self._save(request.id)
+        path = self._folder / f"version-{request.id[:8]}"
+        loop = prepare(base, examples, plan, request.seed, lessons=len(request.lessons))
+        trained_tokens = Single(base).learn(loop, path.with_name(path.name + ".training"))
+        after = self._ask(base, contexts, domain, grader)
+        self._save(base, path)
         return VersionCard(
             key=measurement_key(self._card, request),
             request=request.id,
             parent=self._card.fingerprint,
-            fingerprint=fingerprint(self._base.model, self._base.tokenizer),
+            fingerprint=fingerprint(base.model, base.tokenizer),
             path=str(path),
-            changes=tuple(Change(base=old, adapted=(new,)) for old, new in zip(base, adapted, strict=True)),
+            changes=tuple(Change(base=old, adapted=(new,)) for old, new in zip(before, after, strict=True)),
             seconds=time.perf_counter() - started,
             trained_tokens=trained_tokens,
         )
 
-    def _save(self, request_id: str) -> Path:
-        path = self._folder / f"version-{request_id[:8]}"
-        unfinished = path.with_name(path.name + ".tmp")
-        adapter = path.with_name(path.name + ".adapter")
-        for leftover in (unfinished, adapter):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self._base.model.save_pretrained(unfinished)
-        if self._settings.merge:
-            unfinished.rename(adapter)
-            options = {"revision": self._settings.revision, "trust_remote_code": self._settings.trust_remote_code}
-            whole = AutoModelForCausalLM.from_pretrained(self._settings.model, dtype=self._settings.dtype, **options)
-            PeftModel.from_pretrained(whole, adapter).merge_and_unload().save_pretrained(unfinished)
-            shutil.rmtree(adapter)
-        self._base.tokenizer.save_pretrained(unfinished)
-        publish_folder(unfinished, path)
-        return path
+    def _save(self, base: FrozenBase, path: Path) -> None:
+        """Write the trained adapter, or the model that it makes, to `path` whole or not at all."""
+        unfinished, adapter = path.with_name(path.name + ".tmp"), path.with_name(path.name + ".adapter")
+        with gathered(weight for name, weight in base.model.named_parameters() if "lora_" in name):
+            if is_first_process():
+                for leftover in (unfinished, adapter):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                base.model.save_pretrained(unfinished)
+        if is_first_process():
+            if self._settings.merge:
+                unfinished.rename(adapter)
+                options = {"revision": self._settings.revision, "trust_remote_code": self._settings.trust_remote_code}
+                whole = AutoModelForCausalLM.from_pretrained(self._settings.model, dtype=self._settings.dtype, **options)
+                PeftModel.from_pretrained(whole, adapter).merge_and_unload().save_pretrained(unfinished)
+                shutil.rmtree(adapter)
+            base.tokenizer.save_pretrained(unfinished)
+            publish_folder(unfinished, path)
+            shutil.rmtree(path.with_name(path.name + ".training"), ignore_errors=True)
 
     def _resolve(self, task: Task) -> tuple[Domain, Grader]:
         """The domain and the grader that a request names, at the versions it names."""
@@ -203,19 +236,19 @@ class Student:
         return self._domains[task.domain], self._graders[task.grader]
 
     def _ask_base(self, jobs: Sequence[Job]) -> None:
-        """The base model's answers, computed once per context: they do not depend on the edit."""
-        tasks = {job.request.task.id: job for job in jobs}
-        for task, some in tasks.items():
-            contexts = {c.id: c for job in jobs if job.request.task.id == task for c in job.contexts}
-            missing = {key: context for key, context in contexts.items() if (key, task) not in self._base_outcomes}
-            with self._base.without_adapter():
-                outcomes = self._ask(list(missing.values()), some.domain, some.grader)
-            self._base_outcomes |= {(key, task): outcome for key, outcome in zip(missing, outcomes, strict=True)}
+        """The base model's answers, once per context: they do not depend on the edit, nor on which other contexts there are."""
+        with self._base.without_adapter():
+            for job in jobs:
+                for context in job.contexts:
+                    key = (context.id, job.request.task.id)
+                    if key not in self._base_outcomes:
+                        (self._base_outcomes[key],) = self._ask(self._base, [context], job.domain, job.grader)
 
-    def _ask(self, contexts: Sequence[Context], domain: Domain, grader: Grader) -> list[Outcomes]:
+    def _ask(self, base: FrozenBase, contexts: Sequence[Context], domain: Domain, grader: Grader) -> list[Outcomes]:
         """Ask the questions of all contexts in one go."""
         prompts = [prompt for context in contexts for prompt in domain.ask(context)]
-        answers = answer(self._base.model, self._base.tokenizer, prompts, domain.answer_tokens, self._settings.answer_batch)
+        with base.ready():
+            answers = answer(base.model, base.tokenizer, prompts, domain.answer_tokens, self._settings.answer_batch)
         return _read(domain, grader, contexts, answers)
 
 
@@ -229,13 +262,16 @@ def _read(domain: Domain, grader: Grader, contexts: Sequence[Context], answers: 
     return outcomes
 
 
-def _cohorts(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
-    """Neighbours with up to `size` inner loops together; a job with more makes a cohort of its own."""
-    cohort: list[Job] = []
-    for job in jobs:
-        if cohort and sum(len(other.loops) for other in cohort) + len(job.loops) > size:
-            yield cohort
-            cohort = []
-        cohort.append(job)
-    if cohort:
-        yield cohort
+def _cohorts(jobs: Sequence[Job], sizes: tuple[int, int]) -> list[Sequence[Job]]:
+    """Neighbours together, about as many in each cohort, from `least` to `most` inner loops if there are enough.
+
+    If that leaves a choice, the number of cohorts divides by 8, 4 or 2, so that as many processes get equal parts; it never depends
+    on how many processes there are.
+    """
+    least, most = sizes
+    loops = sum(len(job.loops) for job in jobs)
+    fewest = math.ceil(loops / most)
+    allowed = max(fewest, loops // least)
+    count = next(count for by in (8, 4, 2, 1) if (count := math.ceil(fewest / by) * by) <= allowed)
+    bounds = [len(jobs) * number // count for number in range(count + 1)] if count else []
+    return [jobs[start:end] for start, end in itertools.pairwise(bounds) if start < end]

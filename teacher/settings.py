@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from protocol.errors import InvalidInput
+
 
 @dataclass
 class TeacherSettings:
@@ -39,6 +41,11 @@ class FinetuneSettings:
     The defaults are the published setting (LoRA r=64, alpha=128, 3e-4, two epochs, batches of 5). With `lora: false`
     all weights are trained. A later round goes on training the same adapter, so that a teacher of any round is one PEFT
     folder on the original base.
+
+    Attributes:
+        batch_size, accumulation: An optimizer step takes `batch_size * accumulation` self-edits, by however many processes; none
+            holds more than `batch_size` at a time.
+        save_every: Optimizer steps between checkpoints, from which a killed finetuning goes on.
     """
 
     lora: bool = True
@@ -53,3 +60,24 @@ class FinetuneSettings:
     accumulation: int = 1
     max_grad_norm: float = 1.0
     activation_checkpointing: bool = False
+    save_every: int = 50
+
+    @property
+    def step_size(self) -> int:
+        """Self-edits in an optimizer step."""
+        return self.batch_size * self.accumulation
+
+    def divide(self, processes: int) -> tuple[int, int]:
+        """How each of several processes takes its part of a step: self-edits at a time, and how many times.
+
+        Raises:
+            InvalidInput: The step does not divide by the processes.
+        """
+        part, rest = divmod(self.step_size, processes)
+        if rest:
+            raise InvalidInput(
+                f"finetune.batch_size {self.batch_size} x finetune.accumulation {self.accumulation} does not divide by {processes} "
+                f"processes; make it a multiple of {processes}, or start another number of processes"
+            )
+        at_once = max(size for size in range(1, min(self.batch_size, part) + 1) if part % size == 0)
+        return at_once, part // at_once

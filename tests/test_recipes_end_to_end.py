@@ -1,11 +1,6 @@
 """Whole recipes with random tiny models: the path is real, the scores mean nothing."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -150,41 +145,6 @@ def test_a_changed_recipe_is_refused_on_an_old_folder(
     assert "rounds was 1, is now 2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("lines", [2, 5, 9])
-def test_a_training_killed_outright_continues_to_the_same_result(tmp_path: Path, texts: str, llama: str, olmo: str, lines: int) -> None:
-    def words(name: str) -> list[str]:
-        return train_words(tmp_path / "runs", texts, llama, olmo, f"name={name}", "rounds=2", "candidates=3")
-
-    assert main(words("whole")) == 0
-    _kill_and_continue(words("killed"), tmp_path / "runs" / "killed", lines)
-    whole, resumed = (list(read_records(tmp_path / "runs" / name / "journal.jsonl")) for name in ("whole", "killed"))
-    assert [_timeless(r) for r in whole] == [_timeless(r) for r in resumed]
-
-
-def _kill_and_continue(words: list[str], run: Path, lines: int) -> None:
-    """Kill a run once its journal has so many lines, and continue it: what stood in the journal stays as it was."""
-    journal = run / "journal.jsonl"
-    process = subprocess.Popen([sys.executable, "-m", "recipes.cli", *words], cwd=ROOT, stdout=subprocess.DEVNULL, env=os.environ)
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= lines):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    before = journal.read_bytes()
-    assert before.count(b"\n") >= lines
-    assert not (run / "report.json").exists()
-    assert main(words) == 0
-    assert journal.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-
-
-def _timeless(record: Any) -> Any:
-    content = record.model_dump()
-    content.get("result", {}).pop("seconds", None)
-    for place in ("seconds", "path"):
-        content.get("card", {}).pop(place, None)
-    return content
-
-
 EXPERIMENT = ["rounds=1", "contexts_per_round=2", "candidates=2", "seeds=[3,4]", "held_out.limit=2", "retention.limit=2", "lasting=2"]
 
 
@@ -195,22 +155,6 @@ def whole_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(ROOT)
         assert main(["run", "recipes/quickstart.yaml", f"runs={runs}", *EXPERIMENT]) == 0
     return runs
-
-
-@pytest.mark.parametrize("lines", [20, 45])
-def test_an_experiment_killed_outright_continues_to_the_same_result(tmp_path: Path, whole_experiment: Path, lines: int) -> None:
-    _kill_and_continue(["run", "recipes/quickstart.yaml", f"runs={tmp_path}", *EXPERIMENT], tmp_path / "quickstart", lines)
-    whole, resumed = (list(read_records(runs / "quickstart" / "journal.jsonl")) for runs in (whole_experiment, tmp_path))
-    assert [_timeless(r) for r in whole] == [_timeless(r) for r in resumed]
-    whole_report, resumed_report = (_figures(report(runs, "quickstart")) for runs in (whole_experiment, tmp_path))
-    assert whole_report == resumed_report
-
-
-def _figures(content: Any) -> Any:
-    """A report without times and places."""
-    if isinstance(content, dict):
-        return {key: _figures(value) for key, value in content.items() if key not in ("wall_seconds", "seconds", "path")}
-    return [_figures(item) for item in content] if isinstance(content, list) else content
 
 
 def test_the_whole_experiment_reports_every_condition_and_resumes_without_work(whole_experiment: Path) -> None:

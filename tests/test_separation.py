@@ -1,7 +1,7 @@
 """Teacher and student are apart: different tokenizers, no shared model, and only protocol messages between them."""
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -38,12 +38,12 @@ class WireExchange:
         assert isinstance(card, StudentCard)
         return card
 
-    def submit(self, requests: Sequence[RewardRequest]) -> None:
+    def submit(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> None:
         self._inner.submit([self._cross(request) for request in requests])  # type: ignore[misc]
 
-    def completed(self) -> Iterator[Reward | Refusal]:
-        for result in self._inner.completed():
-            yield self._cross(result)  # type: ignore[misc]
+    def completed(self) -> Iterator[Sequence[Reward | Refusal]]:
+        for results in self._inner.completed():
+            yield [self._cross(result) for result in results]  # type: ignore[misc]
 
     def cancel(self, request_ids: Sequence[str]) -> None:
         self._inner.cancel(request_ids)
@@ -93,6 +93,6 @@ def test_teacher_and_student_share_text_and_nothing_else(llama: str, olmo: str, 
     results = []
     for exchange in (direct, wire):
         exchange.submit(requests)
-        results.append([result.model_copy(update={"seconds": 0.0}) for result in exchange.completed()])
+        results.append([result.model_copy(update={"seconds": 0.0}) for some in exchange.completed() for result in some])
     assert results[0] == results[1]
     assert set(wire.crossed) == {"RewardRequest", "Reward"}

@@ -30,11 +30,11 @@ class Refuser:
     def describe(self) -> StudentCard:
         return CARD
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Refusal]:
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Refusal]]:
         for request in requests:
             self.asked.append(request.id)
             if request.id not in known:
-                yield Refusal(key=measurement_key(CARD, request), request=request.id, reason="no")
+                yield [Refusal(key=measurement_key(CARD, request), request=request.id, reason="no")]
 
     def commit(self, request: CommitRequest) -> VersionCard:
         raise NotImplementedError
@@ -48,7 +48,7 @@ def test_results_come_in_the_order_submitted_and_once_each() -> None:
     student = Refuser()
     exchange = InProcessExchange(student)
     exchange.submit([request("a"), request("b"), request("a")])
-    assert [result.request for result in exchange.completed()] == [request("a").id, request("b").id]
+    assert [result.request for results in exchange.completed() for result in results] == [request("a").id, request("b").id]
     assert list(exchange.completed()) == []
 
 
@@ -57,7 +57,7 @@ def test_a_cancelled_request_is_not_scored() -> None:
     exchange = InProcessExchange(student)
     exchange.submit([request("a"), request("b")])
     exchange.cancel([request("a").id, "unknown"])
-    assert [result.request for result in exchange.completed()] == [request("b").id]
+    assert [result.request for results in exchange.completed() for result in results] == [request("b").id]
     assert student.asked == [request("b").id]
 
 
@@ -67,23 +67,23 @@ def test_a_request_cancelled_while_others_are_scored_gets_no_answer() -> None:
     results = exchange.completed()
     next(results)
     exchange.cancel([request("b").id])
-    assert [result.request for result in results] == [request("c").id]
+    assert [result.request for some in results for result in some] == [request("c").id]
 
 
 def test_a_request_may_come_again_even_while_others_are_scored() -> None:
     exchange = InProcessExchange(Refuser())
     exchange.submit([request("a"), request("b")], known=[request("b").id])
     results = exchange.completed()
-    assert next(results).request == request("a").id
+    assert next(results)[0].request == request("a").id
     exchange.submit([request("a"), request("b")])
-    assert [result.request for result in results] == [request("a").id, request("b").id]
+    assert [result.request for some in results for result in some] == [request("a").id, request("b").id]
 
 
 def test_a_known_request_keeps_its_place_and_gets_no_answer() -> None:
     student = Refuser()
     exchange = InProcessExchange(student)
     exchange.submit([request("a"), request("b")], known=[request("a").id])
-    assert [result.request for result in exchange.completed()] == [request("b").id]
+    assert [result.request for results in exchange.completed() for result in results] == [request("b").id]
     assert student.asked == [request("a").id, request("b").id]
 
 

@@ -34,8 +34,8 @@ class Appraiser:
     def describe(self) -> StudentCard:
         return CARD
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Reward | Refusal]:
-        return (self._appraise(request) for request in requests)
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
+        return ([self._appraise(request)] for request in requests)
 
     def _appraise(self, request: RewardRequest) -> Reward | Refusal:
         key, text = measurement_key(CARD, request), request.edit.examples[0].completion

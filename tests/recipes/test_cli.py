@@ -94,13 +94,6 @@ def test_wrong_input_names_the_key_and_the_remedy(tmp_path: Path, words: list[st
     assert is_quick(seconds, "run", *words)
 
 
-def test_a_zero_stage_that_is_not_supported_yet_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
-    done, _ = tutelage("run", "recipes/quickstart.yaml", f"student.deepspeed={tmp_path}/zero3.json", f"runs={tmp_path}/runs")
-    assert done.returncode == 2
-    assert "asks for ZeRO stage 3, which is not supported yet; use stage 0, 1 or 2" in done.stderr
-
-
 def test_malformed_json_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('[{"title": "x",\n"context": ]')
     done, _ = tutelage("run", "recipes/tiny/train_teacher.yaml", f"contexts.source={tmp_path}/bad.json", f"runs={tmp_path}/runs")

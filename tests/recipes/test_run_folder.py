@@ -6,6 +6,7 @@ import pytest
 from protocol.errors import InvalidInput
 from recipes.config import AdaptStudent, DataSettings
 from recipes.run_folder import RunFolder, check_run_folder
+from recipes.team import Team
 
 INPUTS = {"contexts": "1"}
 
@@ -15,26 +16,26 @@ def settings(runs: Path, **changes: object) -> AdaptStudent:
 
 
 def test_the_same_recipe_reopens_its_folder(tmp_path: Path) -> None:
-    with RunFolder(settings(tmp_path), INPUTS) as folder:
+    with RunFolder(settings(tmp_path), INPUTS, Team()) as folder:
         folder.log_metrics(loss=1.5)
         folder.write_report({"n": 1})
-    with RunFolder(settings(tmp_path), INPUTS) as folder:
+    with RunFolder(settings(tmp_path), INPUTS, Team()) as folder:
         folder.log_metrics(loss=1.0)
     assert [json.loads(line)["loss"] for line in (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()] == [1.5, 1.0]
 
 
 def test_a_changed_recipe_is_refused_naming_the_keys(tmp_path: Path) -> None:
-    with RunFolder(settings(tmp_path), INPUTS):
+    with RunFolder(settings(tmp_path), INPUTS, Team()):
         pass
     with pytest.raises(InvalidInput, match=r"candidates was 1, is now 3; seed was 0, is now 7.*name=\.\.\., delete"):
         check_run_folder(settings(tmp_path, candidates=3, seed=7))
 
 
 def test_other_data_or_weights_under_the_same_recipe_are_refused(tmp_path: Path) -> None:
-    with RunFolder(settings(tmp_path), INPUTS):
+    with RunFolder(settings(tmp_path), INPUTS, Team()):
         pass
     with pytest.raises(InvalidInput, match=r"contexts changed since .*mine was begun"):
-        RunFolder(settings(tmp_path), {"contexts": "2"})
+        RunFolder(settings(tmp_path), {"contexts": "2"}, Team())
 
 
 @pytest.mark.parametrize("left", [["lock"], ["lock", "inputs.json"], ["lock", "inputs.json", "recipe.yaml.tmp"]])
@@ -42,7 +43,7 @@ def test_a_folder_whose_making_was_cut_short_is_made_again(tmp_path: Path, left:
     (tmp_path / "mine").mkdir()
     for name in left:
         (tmp_path / "mine" / name).write_text("")
-    with RunFolder(settings(tmp_path), INPUTS) as folder:
+    with RunFolder(settings(tmp_path), INPUTS, Team()) as folder:
         assert (folder.path / "recipe.yaml").stat().st_size > 0
     check_run_folder(settings(tmp_path))
 
@@ -51,7 +52,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(InvalidInput, match="is no run folder"):
-        RunFolder(settings(tmp_path), INPUTS)
+        RunFolder(settings(tmp_path), INPUTS, Team())
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
@@ -70,5 +71,5 @@ def test_runs_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    with RunFolder(settings(tmp_path), INPUTS), pytest.raises(InvalidInput, match="in use by another process"):
-        RunFolder(settings(tmp_path), INPUTS)
+    with RunFolder(settings(tmp_path), INPUTS, Team()), pytest.raises(InvalidInput, match="in use by another process"):
+        RunFolder(settings(tmp_path), INPUTS, Team())

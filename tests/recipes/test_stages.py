@@ -31,9 +31,9 @@ class Refuser:
     def describe(self) -> StudentCard:
         return CARD
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Refusal]:
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Refusal]]:
         self.asked.append(([request.context.title for request in requests], set(known)))
-        return (refusal(request) for request in requests if request.id not in known)
+        return ([refusal(request)] for request in requests if request.id not in known)
 
     def commit(self, request: CommitRequest) -> VersionCard:
         raise NotImplementedError

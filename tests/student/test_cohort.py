@@ -314,7 +314,7 @@ def test_how_many_train_at_once_follows_from_the_token_budget(llama: str) -> Non
     assert slots_by_budget([one_at_a_time] * 3, base) == 10
     assert slots_by_budget([all_at_once], base) == 2
     assert slots_by_budget([], base) == 1
-    assert Cohort(base).cohort_size([one_at_a_time]) == 20
+    assert Cohort(base).cohort_sizes([one_at_a_time]) == (10, 20)
 
 
 def test_who_trains_together_does_not_change_what_is_learned(llama: str) -> None:

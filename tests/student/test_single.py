@@ -10,7 +10,7 @@ import torch
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
 from student.base import FrozenBase
-from student.inner_loop import InnerLoop, make_plan, prepare
+from student.inner_loop import Adapted, InnerLoop, make_plan, prepare
 from student.settings import StudentSettings
 from student.single import PaddedAsPublished, Single
 
@@ -111,14 +111,16 @@ DEEPSPEED = {
     "gradient_accumulation_steps": "auto",
     "gradient_clipping": "auto",
     "zero_allow_untested_optimizer": True,
-    "zero_optimization": {"stage": 2},
 }
 
 
 TRAIN_UNDER_ZERO = """
 import sys, torch
 from trl import SFTTrainer
-from student.base import FrozenBase
+from recipes.assembly import assemble
+from recipes.config import RecipeSettings
+from recipes.launching import Seat
+from student.base import FrozenBase, gathered
 from student.inner_loop import InnerLoop, Plan, Row
 from student.settings import StudentSettings
 from student.single import Single
@@ -128,19 +130,30 @@ def watched(self, *args, **kwargs):
     seen.add((self.deepspeed.zero_optimization_stage(), type(self.optimizer.optimizer).__name__))
     return step(self, *args, **kwargs)
 SFTTrainer.training_step = watched
-base = FrozenBase(StudentSettings(model=sys.argv[1], rank=4, alpha=8, deepspeed=sys.argv[2]))
-Single(base).learn(torch.load(sys.argv[3], weights_only=False))
-torch.save(({n: p.detach() for n, p in base.model.named_parameters() if "lora_" in n}, seen), sys.argv[4])
+def train():
+    base = FrozenBase(StudentSettings(model=sys.argv[1], rank=4, alpha=8, deepspeed=sys.argv[2]))
+    loop = torch.load(sys.argv[3], weights_only=False)
+    (first, second) = Single(base).run([loop, loop])
+    assert first.answers == second.answers
+    weights = {n: p for n, p in base.model.named_parameters() if "lora_" in n}
+    with gathered(weights.values()):
+        torch.save(({n: p.detach().clone() for n, p in weights.items()}, first.answers, seen), sys.argv[4])
+with assemble(Seat(), RecipeSettings(), deepspeed=True) as team:
+    team.together(train)
 """
 
 
-def test_a_deepspeed_configuration_is_honoured(base: FrozenBase, tmp_path: Path) -> None:
-    loop = make_loop(base)
-    alone = train(base, loop)
-    (tmp_path / "zero2.json").write_text(json.dumps(DEEPSPEED))
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_deepspeed_configuration_is_honoured(base: FrozenBase, tmp_path: Path, stage: int) -> None:
+    loop = replace(make_loop(base), prompts=("Ada plays the", "Who?"), answer_tokens=8)
+    (expected,) = Single(base).run([loop])
+    assert isinstance(expected, Adapted)
+    zero = {"stage": stage, "stage3_param_persistence_threshold": 0, "stage3_gather_16bit_weights_on_model_save": True}
+    (tmp_path / "zero.json").write_text(json.dumps({**DEEPSPEED, "zero_optimization": zero}))
     torch.save(loop, tmp_path / "loop.pt")
-    paths = [base.settings.model, *(str(tmp_path / name) for name in ("zero2.json", "loop.pt", "trained.pt"))]
-    subprocess.run([sys.executable, "-c", TRAIN_UNDER_ZERO, *paths], cwd=Path(__file__).parents[2], check=True, capture_output=True)
-    weights, seen = torch.load(tmp_path / "trained.pt", weights_only=False)
-    assert seen == {(2, "DeepSpeedZeroOptimizer")}
-    assert torch.allclose(torch.cat([w.flatten() for w in weights.values()]), alone, atol=1e-5)
+    paths = [base.settings.model, *(str(tmp_path / name) for name in ("zero.json", "loop.pt", "trained.pt"))]
+    subprocess.run([sys.executable, "-c", TRAIN_UNDER_ZERO, *paths], cwd=Path(__file__).parents[2], check=True)
+    weights, answers, seen = torch.load(tmp_path / "trained.pt", weights_only=False)
+    assert seen == {(stage, f"DeepSpeedZeroOptimizer{'_Stage3' if stage == 3 else ''}")}
+    assert torch.allclose(torch.cat([w.flatten() for w in weights.values()]), adapter(base), atol=1e-5)
+    assert answers == expected.answers

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from protocol.messages import CommitRequest, Context, Lesson, Question, Refusal,
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
 from recipes.tiny.source import load_tiny
+from student.inner_loop import InnerLoop, make_plan
 from student.settings import StudentSettings
-from student.student import Student
+from student.student import Job, Student, _cohorts
 
 TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
 CONTEXT = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
@@ -28,8 +30,12 @@ def student(llama: str, tmp_path_factory: pytest.TempPathFactory) -> Student:
     return make_student(llama, tmp_path_factory.mktemp("student"))
 
 
+def score_all(student: Student, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> list[Reward | Refusal]:
+    return [result for results in student.score(requests, known) for result in results]
+
+
 def score(student: Student, request: RewardRequest) -> Reward | Refusal:
-    (result,) = student.score([request])
+    ((result,),) = student.score([request])
     return result
 
 
@@ -74,7 +80,7 @@ def test_many_requests_are_answered_each_with_its_own_reward(llama: str, tmp_pat
     student = make_student(llama, tmp_path, inner_loop=inner_loop, cohort=3)
     refused = request(edit=SelfEdit(update=Update(rank=4000)))
     requests = many_requests()
-    results = {result.request: result for result in student.score([*requests[:2], refused, *requests[2:]])}
+    results = {result.request: result for result in score_all(student, [*requests[:2], refused, *requests[2:]])}
     assert isinstance(results.pop(refused.id), Refusal)
     assert list(results) == [r.id for r in requests]
     assert len({result.model_dump_json() for result in results.values()}) == 5
@@ -93,7 +99,7 @@ def test_in_float32_a_cohort_pays_what_one_at_a_time_pays(tmp_path: Path) -> Non
     verdicts = {}
     for inner_loop in ("cohort", "single"):
         settings = {"rank": 8, "alpha": 16, "epochs": 8, "batch_size": 32, "inner_loop": inner_loop}
-        rewards = list(make_student("recipes/tiny/models/llama", tmp_path, **settings).score(requests))
+        rewards = score_all(make_student("recipes/tiny/models/llama", tmp_path, **settings), requests)
         verdicts[inner_loop] = [o.correct for r in rewards if isinstance(r, Reward) for o in r.change.adapted[0]]
     same = [a == b for a, b in zip(verdicts["cohort"], verdicts["single"], strict=True)]
     assert len(same) == 36
@@ -114,15 +120,15 @@ def test_a_run_that_goes_on_trains_the_same_cohorts_and_only_those_it_needs(
         return run(loops)
 
     monkeypatch.setattr(student._engine, "run", watched)
-    whole = [without_seconds(result) for result in student.score(requests)]
-    assert [len(cohort) for cohort in trained] == [4, 4, 2]
+    whole = [without_seconds(result) for result in score_all(student, requests)]
+    assert [len(cohort) for cohort in trained] == [2, 2, 2, 4]
     trained.clear()
-    known = [r.id for r in requests[:3]]
-    rest = [without_seconds(result) for result in student.score(requests, known)]
-    assert rest == whole[3:]
-    assert [len(cohort) for cohort in trained] == [4, 2]
+    known = [r.id for r in requests[:4]]
+    rest = [without_seconds(result) for result in score_all(student, requests, known)]
+    assert rest == whole[4:]
+    assert [len(cohort) for cohort in trained] == [4]
     trained.clear()
-    assert list(student.score(requests, [r.id for r in requests])) == []
+    assert score_all(student, requests, [r.id for r in requests]) == []
     assert trained == []
 
 
@@ -130,7 +136,7 @@ def test_a_candidate_that_diverges_is_refused_and_the_others_are_rewarded(llama:
     student = make_student(llama, tmp_path, max_grad_norm=1e30, weight_decay=1.0)
     student._settings.learning_rate = 1e30
     wild, sound = request(), request(edit=SelfEdit(examples=edit("Ada plays the harp.").examples, update=Update(learning_rate=1e-3)))
-    results = {result.request: result for result in student.score([wild, sound])}
+    results = {result.request: result for result in score_all(student, [wild, sound])}
     refusal = results[wild.id]
     assert isinstance(refusal, Refusal) and "training diverged" in refusal.reason
     assert isinstance(results[sound.id], Reward)
@@ -229,3 +235,25 @@ def test_what_a_model_folder_suggests_for_generation_does_not_creep_in(llama: st
     plain, other = score(make_student(llama, tmp_path / "a"), request()), score(make_student(str(suggestive), tmp_path / "b"), request())
     assert isinstance(plain, Reward) and isinstance(other, Reward)
     assert plain.change == other.change
+
+
+@pytest.mark.parametrize(
+    ("jobs", "sizes", "expected"),
+    [
+        (250, (29, 58), [31, 31, 31, 32, 31, 31, 31, 32]),  # 5 would do; 8 are dealt out evenly
+        (80, (29, 58), [40, 40]),
+        (20, (29, 58), [20]),
+        (3, (1, 1), [1, 1, 1]),
+        (7, (2, 4), [3, 4]),
+        (0, (2, 4), []),
+    ],
+)
+def test_cohorts_are_even_and_as_many_as_processes_can_share(jobs: int, sizes: tuple[int, int], expected: list[int]) -> None:
+    job = _prepared()
+    cohorts = _cohorts([job] * jobs, sizes)
+    assert [len(cohort) for cohort in cohorts] == expected
+
+
+def _prepared() -> Job:
+    plan = make_plan(Update(), StudentSettings())
+    return Job(request(), "0", DOMAINS["knowledge"], GRADERS["exact_match"], (InnerLoop((), plan, seed=1),))

@@ -1,0 +1,66 @@
+"""A student that every process of a run has: they share out its cohorts, and train what is lasting together."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from protocol.errors import TutelageError
+from protocol.messages import CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
+from recipes.domains import DOMAINS
+from recipes.graders import GRADERS
+from recipes.team import Team
+from recipes.zero_configs import find_config
+from student.settings import StudentSettings
+from student.student import Student
+
+RESULTS: Final = TypeAdapter(list[Reward | Refusal])
+
+
+class SharedStudent:
+    """Implements `protocol.exchange.StudentService`.
+
+    Cohorts are composed from the requests alone, so the number of processes changes nothing but the order of answers.
+    """
+
+    def __init__(self, team: Team, settings: StudentSettings, folder: Path, deepspeed: str | None):
+        """Open the student in every process.
+
+        Args:
+            folder: Where lasting updates are saved.
+            deepspeed: The configuration for lasting updates, if the student's settings have none.
+
+        Raises:
+            TutelageError: The processes hold different models under one name.
+        """
+        self._team, self._one_at_a_time = team, settings.deepspeed is not None
+        self._student = team.place(open_student_here, settings, folder, deepspeed)
+        self._card, *others = team.together(Student.describe, self._student)
+        for rank, card in enumerate(others, start=1):
+            if card != self._card:
+                raise TutelageError(f"{settings.model} is another model in process {rank} than in process 0; copy it to every machine anew")
+
+    def describe(self) -> StudentCard:
+        return self._card
+
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
+        (refused, cohorts), *_ = self._team.together(Student.arrange, self._student, list(requests), frozenset(known))
+        if refused:
+            yield refused
+        if self._one_at_a_time:
+            for number in cohorts:
+                yield self._team.together(Student.score_cohort, self._student, number)[0]
+        else:
+            for _, results in self._team.share(Student.score_cohort, [(self._student, number) for number in cohorts], RESULTS):
+                yield results
+
+    def commit(self, request: CommitRequest) -> VersionCard:
+        return self._team.together(Student.commit, self._student, request)[0]
+
+
+def open_student_here(settings: StudentSettings, folder: Path, deepspeed: str | None = None) -> Student:
+    """The student in this process."""
+    settings = replace(settings, deepspeed=find_config(settings.deepspeed))
+    return Student(settings, DOMAINS, GRADERS, folder, find_config(deepspeed))

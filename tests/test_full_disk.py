@@ -1,0 +1,64 @@
+"""A full disk ends a run with a message; with room made, the same command goes on and nothing is lost."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import TutelageError
+from protocol.journal import CandidateRecord, Journal
+
+ROOT = Path(__file__).parents[1]
+WORDS = (
+    "run recipes/tiny/train_teacher.yaml name=train rounds=1 contexts_per_round=2 candidates=4 student.epochs=2 finetune.save_every=1 "
+    "teacher.max_new_tokens=60"
+).split()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1.5 MB: room for a journal, but for no checkpoint."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("only root may mount a small tmpfs")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def run(disk: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recipes.cli", *WORDS, f"runs={disk}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_disk_that_is_full_while_saving_loses_nothing_that_was_journaled(small_disk: Path) -> None:
+    failed = run(small_disk)
+    assert failed.returncode == 1
+    assert "tutelage: the disk is full" in failed.stderr and "the same command goes on" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    journal = (small_disk / "train" / "journal.jsonl").read_bytes()
+    assert journal.count(b'"kind":"reward"') > 0 and journal.count(b'"kind":"selection"') == 1
+    assert not (small_disk / "train" / "teacher" / "round-1").exists()
+    subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
+    done = run(small_disk)
+    assert done.returncode == 0, done.stderr
+    after = (small_disk / "train" / "journal.jsonl").read_bytes()
+    assert after.startswith(journal) and after.count(b'"kind":"reward"') == journal.count(b'"kind":"reward"')
+    assert (small_disk / "train" / "report.json").exists()
+
+
+def test_a_batch_that_does_not_fit_leaves_the_journal_as_it_was(small_disk: Path) -> None:
+    journal = Journal(small_disk / "journal.jsonl")
+    candidate = CandidateRecord(stage="round-1", context="0" * 32, index=0, seed=1, text="a line")
+    journal.append(candidate)
+    before = journal.path.read_bytes()
+    large = candidate.model_copy(update={"index": 1, "text": "x" * 150_000})
+    with pytest.raises(TutelageError, match=r"No space left on device.*make room"):
+        journal.append(*(large.model_copy(update={"index": index}) for index in range(1, 20)))
+    assert journal.path.read_bytes() == before
+    assert len(journal.candidates) == 1
+    journal.append(large)
+    assert Journal(journal.path).candidates["round-1", "0" * 32, 1].text == "x" * 150_000
