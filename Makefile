@@ -2,6 +2,7 @@
 # make test         set up and run the tests
 # make check        format, lint, types, tests: what CI runs
 # make bench        time the inner loop on this machine
+# make killing      kill runs at every phase and at random moments, and compare (half an hour)
 # make results      the quickstart with three seeds, for the figures in README
 # make clean        remove the environment, caches and runs of this folder
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check bench results clean
+.PHONY: quickstart test check bench killing results clean
 
 quickstart: $(READY)
 	$(BIN)/tutelage run recipes/quickstart.yaml
@@ -26,6 +27,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/tutelage run recipes/bench.yaml
+
+killing: $(READY)
+	$(BIN)/python tests/launched/killing.py
 
 results: $(READY)
 	$(BIN)/tutelage run recipes/tiny/three_seeds.yaml

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from protocol.processes import is_first_process, launched_processes
@@ -32,7 +32,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def publish_folder(unfinished: Path, path: Path) -> None:
-    """Give a finished folder its name, in place of whatever had it, once all of it is on disk."""
+    """Give a finished folder its name once all of it is on disk. What had the name before is gone first."""
     write_manifest(unfinished)
     shutil.rmtree(path, ignore_errors=True)
     unfinished.rename(path)
@@ -63,19 +63,26 @@ def is_whole(folder: Path, processes: int | None = None) -> bool:
     return all(found.get(name) == size for name, size in files.items()) and processes in (None, written_by)
 
 
+def confirm_checkpoint(folder: Path, wait_for_everyone: Callable[[], None]) -> None:
+    """Write the manifest of a checkpoint once all processes have written their part of it."""
+    wait_for_everyone()
+    if is_first_process():
+        write_manifest(folder)
+    wait_for_everyone()
+
+
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest whole `checkpoint-N` of a training by as many processes as there are now.
 
-    The first process removes newer ones with a warning: they would be in the way.
+    Newer ones are removed with a warning: they would be in the way. So one process asks for all.
     """
     numbers = sorted((int(p.name[11:]) for p in folder.glob("checkpoint-*") if p.name[11:].isdecimal()), reverse=True)
     for number in numbers:
         path = folder / f"checkpoint-{number}"
         if is_whole(path, launched_processes()):
             return path
-        if is_first_process():
-            logger.warning("%s is damaged, or of another number of processes: the training goes on from before", path)
-            shutil.rmtree(path, ignore_errors=True)
+        logger.warning("%s is damaged, or of another number of processes: the training goes on from before", path)
+        shutil.rmtree(path, ignore_errors=True)
     return None
 
 

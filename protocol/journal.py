@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from protocol.errors import InvalidInput, TutelageError
+from protocol.files import sync
 from protocol.identity import content_id
 from protocol.messages import Id, Message, Name, Refusal, Reward, Seed, ShortText, VersionCard
 
@@ -145,9 +146,10 @@ class Journal:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         if not self._end:
             self.append(JournalRecord())
+            sync(path.parent)
 
     def append(self, *records: Record) -> None:
-        """Write records and wait until they are on disk: all of them, or none.
+        """Write records and wait until they are on disk. A crash meanwhile may leave the first of them.
 
         Raises:
             TutelageError: They could not be written, to a full disk say; the journal is as it was.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.domain import Domain
-from protocol.errors import TutelageError
+from protocol.errors import InnerLoopFailed
 from protocol.exchange import Exchange
 from protocol.files import is_whole
 from protocol.identity import derive_seed
@@ -43,23 +43,23 @@ def run(settings: AdaptStudent, team: Team) -> Path:
             for record in records
             if (edit := read_edit(record, domain, by_id[record.context], style))
         ]
-        exchange = open_student(team, settings.student, folder, settings.distributed.deepspeed)
-        if settings.use == "best":
-            lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
-        card = commit(exchange, task, lessons, settings.seed, journal)
-        version = report_version(card, lessons, domain)
-        report = folder.write_report(
-            {
-                "recipe": settings.recipe,
-                "name": settings.name,
-                "seeds": [settings.seed],
-                "base": exchange.describe().model_dump(),
-                "malformed": sum(record.malformed is not None for record in records),
-                **version,
-                "inner_loops": folder.count_inner_loops(),
-                "wall_seconds": round(time.perf_counter() - started, 1),
-            }
-        )
+        with open_student(team, settings.student, folder, settings.distributed.deepspeed) as exchange:
+            if settings.use == "best":
+                lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
+            card = commit(exchange, task, lessons, settings.seed, journal)
+            version = report_version(card, lessons, domain)
+            report = folder.write_report(
+                {
+                    "recipe": settings.recipe,
+                    "name": settings.name,
+                    "seeds": [settings.seed],
+                    "base": exchange.describe().model_dump(),
+                    "malformed": sum(record.malformed is not None for record in records),
+                    **version,
+                    "inner_loops": folder.count_inner_loops(),
+                    "wall_seconds": round(time.perf_counter() - started, 1),
+                }
+            )
     console.print(describe_version(version) + f"\nreport: {report}")
     return report
 
@@ -81,7 +81,7 @@ def best_lessons(
 def commit(exchange: Exchange, task: Task, lessons: Sequence[Lesson], seed: int, journal: Journal) -> VersionCard:
     """Make the lasting update, unless the journal says that it was made and the folder is there."""
     if not lessons:
-        raise TutelageError("no candidate is a self-edit, so there is nothing to learn; try another teacher or more candidates")
+        raise InnerLoopFailed("no candidate is a self-edit, so there is nothing to learn; try another teacher or more candidates")
     request = CommitRequest(task=task, lessons=tuple(lessons), seed=derive_seed(seed, "commit"))
     key = measurement_key(exchange.describe(), request)
     known = journal.commits.get(key)

@@ -20,7 +20,7 @@ from protocol.identity import content_id
 from recipes.config import RecipeSettings, to_yaml
 from recipes.launching import Seat, launched
 from recipes.lifeline import Lifeline, Listener, join
-from recipes.team import Team
+from recipes.team import FOREVER, Team
 
 
 def assemble(seat: Seat, settings: RecipeSettings, *, deepspeed: bool) -> Team:
@@ -45,7 +45,8 @@ def assemble(seat: Seat, settings: RecipeSettings, *, deepspeed: bool) -> Team:
         store = PrefixStore("tutelage", _find_store(seat, seconds))
         _compare(seat, store, settings, seconds)
         lifeline = _tie(seat, store, seconds)
-    dist.init_process_group(backend, store=store, rank=seat.rank, world_size=seat.size)
+        store.set_timeout(FOREVER)
+    dist.init_process_group(backend, store=store, rank=seat.rank, world_size=seat.size, timeout=FOREVER)
     if deepspeed:
         _start_deepspeed(seat)
     return Team(seat, store if seat.size > 1 else None, lifeline)
@@ -128,12 +129,21 @@ def _find_problem(seat: Seat, store: Store, mine: Mapping[str, Any], seconds: fl
 
 def _tie(seat: Seat, store: Store, seconds: float) -> Lifeline:
     """Have every process notice when the first dies, and the first when any does."""
-    if seat.rank == 0:
-        listener = Listener()
-        store.set("lifeline", json.dumps([listener.port, listener.token.hex()]))
-        return listener.accept(seat.size - 1, lambda rank: _give_up(seat, rank), seconds)
-    port, token = json.loads(store.get("lifeline"))
-    return join(seat.environment["MASTER_ADDR"], port, bytes.fromhex(token), seat.rank, lambda rank: _give_up(seat, rank), seconds)
+    one_machine = seat.local_size == seat.size
+    host, port = "127.0.0.1" if one_machine else seat.environment["MASTER_ADDR"], 0
+    try:
+        if seat.rank == 0:
+            listener = Listener("127.0.0.1" if one_machine else "")
+            port = listener.port
+            store.set("lifeline", json.dumps([port, listener.token.hex()]))
+            return listener.accept(seat.size - 1, lambda rank: _give_up(seat, rank), seconds)
+        port, token = json.loads(store.get("lifeline"))
+        return join(host, port, bytes.fromhex(token), seat.rank, lambda rank: _give_up(seat, rank), seconds)
+    except OSError as error:
+        raise InvalidInput(
+            f"process {seat.rank} of {seat.size} on {socket.gethostname()}: no connection by {host}, port {port} ({error}); open all ports "
+            "between these machines, or raise distributed.join_seconds"
+        ) from error
 
 
 def _give_up(seat: Seat, rank: int) -> None:

@@ -103,6 +103,7 @@ def _check_experiment(settings: Experiment, processes: int) -> str:
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:
     settings.finetune.divide(processes)
+    check_config(settings.distributed.deepspeed, "distributed.deepspeed", settings.teacher.dtype)
     if zero_stage(settings.distributed.deepspeed) == 3 and not settings.finetune.lora and settings.teacher.adapter is not None:
         raise InvalidInput("finetune.lora is false under ZeRO stage 3, which cannot merge teacher.adapter; give the merged model instead")
 
@@ -138,6 +139,8 @@ def _check_bench(settings: Bench) -> str:
     for name, subject in settings.subjects.items():
         key = f"subjects.{name}"
         check_student(subject.student, f"{key}.student")
+        if subject.student.deepspeed is not None:
+            raise InvalidInput(f"{key}.student.deepspeed is set, but bench times inner loops in one process; leave it out")
         if subject.contexts.source:
             _, references = load_data(subject.contexts, f"{key}.contexts", questions=True)
             if not references:

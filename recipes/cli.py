@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from protocol.errors import InvalidInput, TutelageError
 from protocol.files import is_disk_full
-from recipes.launching import Seat, start_processes, take_seat
+from recipes.launching import Seat, keep_one_gpu, start_processes, take_seat
 
 DESCRIPTION = "Train a teacher to write self-edits, and adapt students with it."
 EXAMPLES = """examples:
@@ -98,7 +98,8 @@ def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int 
     if dry_run:
         return 0
     if processes is not None and processes > 1:
-        start_processes(processes, ["run", str(path), *overrides])
+        return start_processes(processes, ["run", str(path), *overrides])
+    keep_one_gpu(seat)
     _prepare_libraries(settings.threads)
     from recipes.assembly import assemble
     from recipes.inputs import uses_deepspeed

@@ -78,9 +78,9 @@ def run(settings: Compare, team: Team) -> Path:
         edits = {name: write_edits(team, teacher, held_out, name, folder.journal) for name, teacher in settings.teachers.items()}
         students: dict[str, Any] = {}
         for name, student in settings.students.items():
-            exchange = open_student(team, student, folder, settings.distributed.deepspeed)
-            scores = score_conditions(exchange, held_out, edits, name, folder.journal)
-            students[name] = {"student": exchange.describe().model_dump(), **report_scores([scores])}
+            with open_student(team, student, folder, settings.distributed.deepspeed) as exchange:
+                scores = score_conditions(exchange, held_out, edits, name, folder.journal)
+                students[name] = {"student": exchange.describe().model_dump(), **report_scores([scores])}
             console.print(table(name, students[name]))
         report = folder.write_report(
             {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import TutelageError
+from protocol.errors import InnerLoopFailed
 from protocol.messages import Lesson, Update
 from recipes.adapt_student import commit, describe_version, report_version
 from recipes.compare import HeldOut, Scores, describe_difference, report_scores, score_conditions, table, write_edits
@@ -30,10 +30,12 @@ def run(settings: Experiment, team: Team) -> Path:
     retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
     used = {"train": contexts, "held_out": held_out_contexts, "retention": retention}
     models = student_models({"student": settings.student, "new_student": settings.new_student})
-    with RunFolder(settings, identify(used, {**models, **teacher_models(settings.teacher, "teacher")}), team) as folder:
-        deepspeed = settings.distributed.deepspeed
-        target = open_student(team, settings.student, folder, deepspeed)
-        new = open_student(team, settings.new_student, folder, deepspeed)
+    deepspeed = settings.distributed.deepspeed
+    with (
+        RunFolder(settings, identify(used, {**models, **teacher_models(settings.teacher, "teacher")}), team) as folder,
+        open_student(team, settings.student, folder, deepspeed) as target,
+        open_student(team, settings.new_student, folder, deepspeed) as new,
+    ):
         scores: dict[str, list[Scores]] = {"target_student": [], "new_student": []}
         lasting: dict[str, Any] = {}
         trained_teachers: dict[str, Any] = {}
@@ -59,7 +61,7 @@ def run(settings: Experiment, team: Team) -> Path:
             try:
                 lasting[at] = report_version(commit(new, task, lessons, seed, folder.journal), lessons, domain)
                 console.print(describe_version(lasting[at]))
-            except TutelageError as error:  # the comparison stands without it
+            except InnerLoopFailed as error:  # the comparison stands without it
                 lasting[at] = {"failed": str(error)}
                 console.print(f"no lasting update: {error}")
             path = trained.teacher.adapter or trained.teacher.model

@@ -168,7 +168,7 @@ def student_models(students: Mapping[str, StudentSettings]) -> dict[str, tuple[s
 
 def check_student(student: StudentSettings, key: str) -> None:
     check_model(student.model, f"{key}.model", student.revision)
-    check_config(student.deepspeed, f"{key}.deepspeed")
+    check_config(student.deepspeed, f"{key}.deepspeed", student.dtype)
     for name in ("deepspeed", "seal_compat", "dropout"):
         if getattr(student, name) and student.inner_loop == "cohort":
             raise InvalidInput(f"{key}.inner_loop is 'cohort', but {key}.{name} is for one at a time; set inner_loop to 'single' or 'auto'")

@@ -9,6 +9,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
@@ -44,8 +45,9 @@ class Lifeline:
 class Listener:
     """The first process's end. Whoever connects must show the token; nothing else is read from a connection."""
 
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("", 0))
+    def __init__(self, address: str = "") -> None:
+        """`address` is that of this machine to listen on; empty means all."""
+        self._socket = socket.create_server((address, 0))
         self.port: int = self._socket.getsockname()[1]
         self.token = os.urandom(_TOKEN_BYTES)
 
@@ -56,17 +58,29 @@ class Listener:
             TimeoutError: Not all have come in time.
         """
         connections: dict[int, socket.socket] = {}
-        self._socket.settimeout(seconds)
+        deadline = time.monotonic() + seconds
         while len(connections) < others:
+            self._socket.settimeout(max(0.01, deadline - time.monotonic()))
             connection, _ = self._socket.accept()
-            connection.settimeout(seconds)
-            greeting = connection.recv(_TOKEN_BYTES + 4, socket.MSG_WAITALL)
+            greeting = _read_greeting(connection)
             if hmac.compare_digest(greeting[:_TOKEN_BYTES], self.token):
                 connections[int.from_bytes(greeting[_TOKEN_BYTES:])] = connection
             else:
                 connection.close()
         self._socket.close()
         return Lifeline(connections, on_death)
+
+
+def _read_greeting(connection: socket.socket) -> bytes:
+    """Token and rank; of a stranger whatever it says within two seconds."""
+    greeting = b""
+    try:
+        connection.settimeout(2)
+        while len(greeting) < _TOKEN_BYTES + 4 and (more := connection.recv(_TOKEN_BYTES + 4 - len(greeting))):
+            greeting += more
+    except OSError:
+        return b""
+    return greeting
 
 
 def join(host: str, port: int, token: bytes, rank: int, on_death: Callable[[int], None], seconds: float) -> Lifeline:

@@ -47,6 +47,7 @@ class RunFolder:
             self._lock.truncate(0)
             self._lock.write(secrets.token_hex(16))  # by which other processes know the folder
             self._lock.flush()
+            os.fsync(self._lock.fileno())
             check_run_folder(settings)
             _refuse_other_inputs(self.path / "inputs.json", inputs)
             if not (self.path / "recipe.yaml").exists():

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from pydantic import TypeAdapter
@@ -41,6 +42,13 @@ class SharedStudent:
         for rank, card in enumerate(others, start=1):
             if card != self._card:
                 raise TutelageError(f"{settings.model} is another model in process {rank} than in process 0; copy it to every machine anew")
+
+    def __enter__(self) -> "SharedStudent":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._team.drop(self._student)
 
     def describe(self) -> StudentCard:
         return self._card

@@ -1,6 +1,7 @@
 """The stages that every recipe is made of: open a student, write candidates, read them, have them scored. Each resumes from the journal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from pydantic import TypeAdapter
@@ -24,11 +25,12 @@ MAX_JOURNALED_CHARACTERS = 200_000
 TEXTS: Final = TypeAdapter(list[str])
 
 
-def open_student(team: Team, settings: StudentSettings, folder: RunFolder, deepspeed: str | None) -> Exchange:
-    """A student in the processes of this run; says how it runs its inner loops."""
-    exchange = InProcessExchange(SharedStudent(team, settings, folder.path / "student", deepspeed))
-    terminal.console.print(f"{settings.model} · inner loops by {exchange.describe().inner_loop}")
-    return exchange
+@contextmanager
+def open_student(team: Team, settings: StudentSettings, folder: RunFolder, deepspeed: str | None) -> Iterator[Exchange]:
+    """A student in the processes of this run, for as long as it is needed; says how it runs its inner loops."""
+    with SharedStudent(team, settings, folder.path / "student", deepspeed) as student:
+        terminal.console.print(f"{settings.model} · inner loops by {student.describe().inner_loop}")
+        yield InProcessExchange(student)
 
 
 def write_candidates(
@@ -59,6 +61,7 @@ def write_candidates(
                 *(
                     record_candidate(domain, context, text, stage, index, s)
                     for (context, index), text, s in zip(batch, texts, seeds[number], strict=True)
+                    if (stage, context.id, index) not in journal.candidates  # a crash may have left a part of a batch
                 )
             )
             advance(len(batch), "")

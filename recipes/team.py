@@ -33,9 +33,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-_FOREVER = timedelta(days=365)
+FOREVER = timedelta(days=365)
 """A process waits as long as another computes; that one has died is noticed otherwise."""
 _POLL_SECONDS = 0.02
+_FAILING_SECONDS = 60.0
+"""How long a process that failed waits for the others to come to the same end; if they do not, it ends, and so the run."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,16 @@ class Placed(Generic[T]):
 
 @dataclass(frozen=True)
 class _Call:
-    """All do this at the same time; what comes of it stays there under the number `keep_as`, if there is one."""
+    """All do this at the same time; what comes of it may be kept there under the call's number."""
 
+    number: int
     function: Callable[..., Any]
     arguments: Sequence[Any]
-    keep_as: int | None = None
+    keep: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"tutelage/call-{self.number}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Team:
         self._objects: dict[int, Any] = {}
         self._close_log: Callable[[], None] = lambda: None
         # Orders wait as long as work takes, so they have a group of their own.
-        self._group = dist.new_group(backend="gloo", timeout=_FOREVER) if self.size > 1 else None
+        self._group = dist.new_group(backend="gloo", timeout=FOREVER) if self.size > 1 else None
 
     @property
     def size(self) -> int:
@@ -115,9 +122,9 @@ class Team:
         Raises:
             TutelageError: One of them could not.
         """
-        placed = Placed[T](next(self._numbers))
-        self._all(_Call(kind, arguments, placed.number), {})
-        return placed
+        call = _Call(next(self._numbers), kind, arguments, keep=True)
+        self._all(call, {})
+        return Placed(call.number)
 
     def drop(self, placed: Placed[Any]) -> None:
         """Have every process forget an object."""
@@ -136,10 +143,12 @@ class Team:
         Raises:
             TutelageError: It was raised in one of the processes.
         """
-        return self._all(_Call(function, arguments), only_here)
+        return self._all(_Call(next(self._numbers), function, arguments), only_here)
 
     def share(self, function: Callable[..., R], pieces: Sequence[Sequence[Any]], answer: TypeAdapter[R]) -> Iterator[tuple[int, R]]:
         """Deal out calls of a function: whoever is free takes the next. Each process works as if it were alone.
+
+        What others have done is received between this process's own pieces.
 
         Args:
             pieces: The arguments of each call.
@@ -176,7 +185,10 @@ class Team:
         while True:
             match self._listen():
                 case _Call() as call:
-                    dist.gather_object(self._attempt(call, {}), None, dst=0, group=self._group)
+                    reply = self._attempt(call, {})
+                    if isinstance(reply, TutelageError) and not self._all_have_ended(call):
+                        raise reply
+                    dist.gather_object(reply, None, dst=0, group=self._group)
                 case _Share() as share:
                     for done in self._work_on(share):
                         self._send(share, *done)
@@ -187,10 +199,12 @@ class Team:
 
     def _all(self, call: _Call, only_here: dict[str, Any]) -> list[Any]:
         self._tell(call)
-        replies = [self._attempt(call, only_here)]
+        reply = self._attempt(call, only_here)
+        if isinstance(reply, TutelageError) and not self._all_have_ended(call):
+            raise reply
+        replies = [reply, *[None] * (self.size - 1)]
         if self.size > 1:
-            replies = [*replies, *[None] * (self.size - 1)]
-            dist.gather_object(replies[0], replies, dst=0, group=self._group)
+            dist.gather_object(reply, replies, dst=0, group=self._group)
         for rank, reply in enumerate(replies):
             if isinstance(reply, TutelageError):
                 raise reply if rank == 0 else type(reply)(f"process {rank} of {self.size}: {reply}")
@@ -203,10 +217,22 @@ class Team:
                 result = call.function(*map(self._resolve, call.arguments), **only_here)
         except TutelageError as error:
             return error
-        if call.keep_as is None:
+        finally:
+            if self._store is not None:
+                self._store.add(call.key, 1)
+        if not call.keep:
             return result
-        self._objects[call.keep_as] = result
+        self._objects[call.number] = result
         return None
+
+    def _all_have_ended(self, call: _Call) -> bool:
+        """Whether every process comes to the end of a call that failed here: else one waits for another that is gone from it."""
+        deadline = time.monotonic() + _FAILING_SECONDS
+        while self._store is not None and self._store.add(call.key, 0) < self.size:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def _work_on(self, share: _Share) -> Iterator[tuple[int, Any]]:
         for index in self._claim(share):
@@ -250,13 +276,17 @@ class Team:
 
     def _forget(self, number: int) -> None:
         del self._objects[number]
+        gc.unfreeze()
         gc.collect()
+        gc.freeze()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _open_log(self, folder: Path, token: str) -> None:
         """The token in the folder's lock file shows that it is the same folder everywhere."""
-        lock = folder / "lock"
+        lock, deadline = folder / "lock", time.monotonic() + _FAILING_SECONDS / 2
+        while (not lock.exists() or lock.read_text() != token) and time.monotonic() < deadline:
+            time.sleep(0.5)  # a network file system may show it late
         if not lock.exists() or lock.read_text() != token:
             raise TutelageError(
                 f"{folder} on {socket.gethostname()} is not the folder of rank 0; put runs=DIR on a file system that all share"

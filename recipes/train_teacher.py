@@ -5,6 +5,7 @@ Source: SEAL, arXiv 2506.10943, section 3.1.
 
 import math
 import random
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -66,9 +67,11 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=True)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
-    with RunFolder(settings, identify({"contexts": contexts}, models), team) as folder:
-        deepspeed = settings.distributed.deepspeed
-        exchange = open_student(team, settings.student, folder, deepspeed)
+    deepspeed = settings.distributed.deepspeed
+    with (
+        RunFolder(settings, identify({"contexts": contexts}, models), team) as folder,
+        open_student(team, settings.student, folder, deepspeed) as exchange,
+    ):
         outer = Outer(
             domain, task, settings, settings.teacher, settings.finetune, deepspeed, settings.repeats, settings.seed, settings.selection
         )
@@ -126,20 +129,20 @@ def train_teacher(outer: Outer, team: Team, exchange: Exchange, contexts: Sequen
             continue
         # M step: finetune on what was kept
         results = finetune_on(outer, team, trained.teacher, kept, batch, this_round, output)
+        trained.teacher, trained.fingerprint = load_from(outer.teacher, output), hash_files(output.glob("*.safetensors"))
+        journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=trained.fingerprint))
         folder.log_metrics(
             stage=this_round,
             candidates=len(candidates),
             malformed=sum(c.malformed is not None for c in candidates),
             kept=len(kept),
             mean_reward=summarize(trained.rewards[-1])["mean"] if trained.rewards[-1] else None,
-            finetune_loss=sum(result.loss for result in results) / len(results),
+            finetune_loss=statistics.fmean(losses) if (losses := [r.loss for r in results if r.loss is not None]) else None,
             zero_stage=results[0].zero_stage,
             trained_elements=results[0].trained_elements,
             optimizer_elements=[result.optimizer_elements for result in results],
             **seconds_of(times, ("sampling_seconds", "scoring_seconds", "finetuning_seconds")),
         )
-        trained.teacher, trained.fingerprint = load_from(outer.teacher, output), hash_files(output.glob("*.safetensors"))
-        journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=trained.fingerprint))
     return trained
 
 

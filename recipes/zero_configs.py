@@ -23,8 +23,11 @@ def zero_stage(name: str | None) -> int:
     return 0 if path is None else int(json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0))
 
 
-def check_config(name: str | None, key: str) -> None:
+def check_config(name: str | None, key: str, dtype: str = "float32") -> None:
     """See that a configuration can be trained with.
+
+    Args:
+        dtype: Of the model that is trained.
 
     Raises:
         InvalidInput: It is no file or no DeepSpeed configuration, or sets what the recipe decides.
@@ -48,5 +51,9 @@ def check_config(name: str | None, key: str) -> None:
         raise InvalidInput(
             f"{key} {path}: zero_optimization.stage3_gather_16bit_weights_on_model_save must be true, or no adapter could be saved"
         )
+    if stage == 3 and dtype == "float16":
+        raise InvalidInput(f"{key} {path} is ZeRO stage 3, which is not supported with dtype float16; use bfloat16 or float32")
+    if stage == 3 and config.get("bf16", {}).get("enabled") != "auto":
+        raise InvalidInput(f'{key} {path}: bf16.enabled must be "auto", so that the recipe\'s dtype decides it')
     if "optimizer" in config or "scheduler" in config:
         raise InvalidInput(f"{key} {path} has an optimizer or a scheduler, but the recipe decides them; take them out")

@@ -21,12 +21,13 @@ def answer(
     """Continue every prompt greedily until the end-of-text token or `max_new_tokens`.
 
     Args:
-        batch_size: How many at once; out of memory, half as many.
+        batch_size: How many at once; out of memory, half as many, unless the model is spread over processes.
 
     Returns:
         One answer per prompt, in order, without the prompt and special tokens.
     """
-    return _in_batches(prompts, batch_size, lambda part: _generate(model, tokenizer, part, max_new_tokens))
+    spread = is_spread(model)
+    return _in_batches(prompts, batch_size, lambda part: _generate(model, tokenizer, part, max_new_tokens, spread), may_halve=not spread)
 
 
 @torch.inference_mode()
@@ -48,14 +49,19 @@ def answer_routed(stack: Stack, loops: Sequence[InnerLoop], rows: Sequence[torch
     return answers
 
 
-def _in_batches(asked: Sequence[T], batch_size: int, ask: Callable[[Sequence[T]], list[str]]) -> list[str]:
+def is_spread(model: torch.nn.Module) -> bool:
+    """Whether ZeRO stage 3 has spread a model over processes: then all must take every step together."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def _in_batches(asked: Sequence[T], batch_size: int, ask: Callable[[Sequence[T]], list[str]], may_halve: bool = True) -> list[str]:
     answers: list[str] = []
     while len(answers) < len(asked):
         try:
             answers += ask(asked[len(answers) : len(answers) + batch_size])
             continue
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not (may_halve and is_out_of_memory(error)):
                 raise
         if batch_size == 1:
             raise InnerLoopFailed("out of memory at a single question; take a smaller student or dtype")
@@ -64,10 +70,14 @@ def _in_batches(asked: Sequence[T], batch_size: int, ask: Callable[[Sequence[T]]
     return answers
 
 
-def _generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+def _generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int, spread: bool = False
+) -> list[str]:
     greedy = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     batch = tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt").to(model.device)
-    output = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=greedy)
+    output = model.generate(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=greedy, synced_gpus=spread
+    )
     texts: list[str] = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
 

@@ -1,6 +1,5 @@
 """A frozen base model with one LoRA adapter that starts afresh for every inner loop."""
 
-import gc
 import hashlib
 import json
 import sys
@@ -15,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from protocol.errors import InvalidInput
 from student.settings import StudentSettings
-from student.sft import spread_when_loaded
+from student.sft import end_engine, settle_memory, spread_when_loaded
 
 ADAPTER = "default"
 
@@ -58,7 +57,7 @@ class FrozenBase:
         self.tokenizer = AutoTokenizer.from_pretrained(settings.model, **options)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        with spread_when_loaded(settings.deepspeed, self.device) as self.spread:
+        with spread_when_loaded(settings, self.device) as self.spread:
             base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 settings.model, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options
             )
@@ -71,8 +70,7 @@ class FrozenBase:
             self.model: PeftModel = get_peft_model(held, self._lora(settings.rank)).eval()
         except ValueError as error:
             raise InvalidInput(f"student.targets {settings.targets!r} or student.dropout {settings.dropout}: {error}") from error
-        gc.collect()
-        gc.freeze()  # garbage is collected around every training, which takes 0.2 s over all that is loaded by now
+        settle_memory()
 
     def _lora(self, rank: int) -> LoraConfig:
         named = {"all-linear": "all-linear", "default": None}
@@ -122,13 +120,16 @@ class FrozenBase:
             return
         import deepspeed
 
-        engine, *_ = deepspeed.initialize(
-            model=self.model, config={"train_batch_size": dist.get_world_size(), "zero_optimization": {"stage": 3}}
-        )
+        config = {
+            "train_batch_size": dist.get_world_size(),
+            "zero_optimization": {"stage": 3},
+            "bf16": {"enabled": self.settings.dtype == "bfloat16"},
+        }
+        engine, *_ = deepspeed.initialize(model=self.model, config=config)
         try:
             yield
         finally:
-            engine.destroy()
+            end_engine(engine)
 
     @contextmanager
     def without_adapter(self) -> Iterator[PeftModel]:

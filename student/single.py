@@ -1,6 +1,7 @@
 """Inner loops one at a time, each by a stock TRL `SFTTrainer`: for what a cohort cannot hold or route, and to check it by."""
 
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -9,12 +10,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from protocol.errors import InnerLoopFailed, TutelageError
-from protocol.files import last_whole_checkpoint, write_manifest
+from protocol.files import confirm_checkpoint, last_whole_checkpoint
 from protocol.processes import is_first_process, launched_processes
 from student.answers import answer
 from student.base import FrozenBase
@@ -73,6 +75,7 @@ class Single:
                 weight_decay=plan.weight_decay,
                 seed=loop.seed % 2**32,
                 deepspeed=base.settings.deepspeed,
+                bf16=base.settings.deepspeed is not None and base.settings.dtype == "bfloat16",
                 save_strategy="steps" if checkpoints else "no",
                 save_steps=base.settings.save_every,
                 save_total_limit=2,
@@ -89,15 +92,18 @@ class Single:
                 raise TutelageError(
                     f"{processes} processes were to train together, but the trainer sees {trainer.accelerator.num_processes}"
                 )
-            resumed = last_whole_checkpoint(checkpoints) if checkpoints else None
+            # The first process chooses where to go on, so that all go on from there.
+            (resumed,) = broadcast_object_list([last_whole_checkpoint(checkpoints) if checkpoints and is_first_process() else None])
             try:
                 with training(trainer):
-                    result: Any = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+                    result: Any = trainer.train(resume_from_checkpoint=resumed and str(resumed))
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error) and processes == 1:
                     raise InnerLoopFailed(f"out of memory at batch size {plan.batch_size}; lower student.batch_size") from error
                 raise
         if not _is_finite(result.training_loss, base.model):
+            if checkpoints and is_first_process():
+                shutil.rmtree(checkpoints, ignore_errors=True)
             raise InnerLoopFailed(f"training diverged (loss {result.training_loss}); lower the learning rate {plan.learning_rate}")
         return plan.epochs * len(loop.rows) * (base.settings.max_example_tokens - 1) if compat else loop.trained_tokens
 
@@ -106,10 +112,7 @@ class ConfirmCheckpoints(TrainerCallback):
     """A checkpoint counts once all processes have written their part of it."""
 
     def on_save(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-        args.distributed_state.wait_for_everyone()
-        if is_first_process():
-            write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-        args.distributed_state.wait_for_everyone()
+        confirm_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", args.distributed_state.wait_for_everyone)
 
 
 class PaddedAsPublished:

@@ -8,9 +8,11 @@ import math
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -37,6 +39,7 @@ from student.base import FrozenBase, fingerprint, gathered
 from student.engines import choose_engine
 from student.inner_loop import Adapted, InnerLoop, make_plan, prepare
 from student.settings import StudentSettings
+from student.sft import settle_memory
 from student.single import Single
 
 LIMITS = tuple(Limits.model_fields)
@@ -176,12 +179,13 @@ class Student:
         All launched processes train it together. The version is a PEFT folder (or a merged model) named by the request, under the
         student's folder; beside it are checkpoints, from which an update that was killed goes on.
         """
+        with self._base_to_train() as base:
+            return self._commit(request, base)
+
+    def _commit(self, request: CommitRequest, base: FrozenBase) -> VersionCard:
         started = time.perf_counter()
         domain, grader = self._resolve(request.task)
         contexts = [lesson.context for lesson in request.lessons]
-        base = self._base
-        if self._deepspeed is not None and base.settings.deepspeed is None:
-            base = FrozenBase(replace(self._settings, deepspeed=self._deepspeed))  # what DeepSpeed trains, it keeps
         with base.without_adapter():
             before = self._ask(base, contexts, domain, grader)
         examples = [e for lesson in request.lessons for e in domain.expand(lesson.context, lesson.edit, request.seed)]
@@ -204,6 +208,19 @@ class Student:
             seconds=time.perf_counter() - started,
             trained_tokens=trained_tokens,
         )
+
+    @contextmanager
+    def _base_to_train(self) -> Iterator[FrozenBase]:
+        """The resident model; under DeepSpeed a copy, since what it trains, it keeps."""
+        if self._deepspeed is None or self._settings.deepspeed is not None:
+            yield self._base
+            return
+        linear = torch.nn.functional.linear
+        try:
+            yield FrozenBase(replace(self._settings, deepspeed=self._deepspeed))
+        finally:
+            torch.nn.functional.linear = linear  # which ZeRO stage 3 replaces
+            settle_memory()
 
     def _save(self, base: FrozenBase, path: Path) -> None:
         """Write the trained adapter, or the model that it makes, to `path` whole or not at all."""

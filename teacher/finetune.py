@@ -6,12 +6,15 @@ Source: SEAL, arXiv 2506.10943, section 3.1: ReST-EM's M step is SFT on the kept
 import gc
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
@@ -20,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.data_utils import common_prefix_length
 
 from protocol.errors import TutelageError
-from protocol.files import last_whole_checkpoint, publish_folder, write_manifest
+from protocol.files import confirm_checkpoint, last_whole_checkpoint, publish_folder
 from protocol.processes import is_first_process, launched_processes
 from teacher.loading import load
 from teacher.settings import FinetuneSettings, TeacherSettings
@@ -37,13 +40,14 @@ class Finetuned:
     """What came of a finetuning, as one process saw it.
 
     Attributes:
-        loss: Mean training loss, nats per token; its mean over processes is that of all pairs.
+        loss: Mean training loss, nats per token; its mean over processes is that of all pairs. None where a checkpoint was gone on from,
+            which does not tell it.
         zero_stage: Of DeepSpeed; None without it.
         optimizer_elements: Numbers in the optimizer's state that this process held.
         trained_elements: Numbers in the weights that were trained, by all processes together.
     """
 
-    loss: float
+    loss: float | None
     zero_stage: int | None
     optimizer_elements: int
     trained_elements: int
@@ -59,10 +63,7 @@ class _Progress(TrainerCallback):
         self._on_step()
 
     def on_save(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-        args.distributed_state.wait_for_everyone()
-        if is_first_process():
-            write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-        args.distributed_state.wait_for_everyone()
+        confirm_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", args.distributed_state.wait_for_everyone)
 
 
 def finetune(
@@ -86,38 +87,29 @@ def finetune(
         InvalidInput: An adapter does not fit, or the batch does not divide by the processes.
         TutelageError: The processes trained without each other, or without the optimizer state partitioned as was asked.
     """
-    unfinished = output.with_name(output.name + ".tmp")
     checkpoints = output.with_name(output.name + ".training")
-    arguments = _arguments(teacher, settings, seed, checkpoints, deepspeed)  # before the model: ZeRO stage 3 changes how it is loaded
-    model, tokenizer = load(teacher)
-    model = _make_trainable(model, settings, seed)
-    trainer = SFTTrainer(
-        model=model.to(arguments.device) if deepspeed is None else model,
-        args=arguments,
-        train_dataset=Dataset.from_list(arrange_rows(encode(pairs, tokenizer), settings, seed)),
-        processing_class=tokenizer,
-        callbacks=[_Progress(on_step)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if trainer.accelerator.num_processes != launched_processes():
-        raise TutelageError(
-            f"{launched_processes()} processes were to train together, but the trainer sees {trainer.accelerator.num_processes}"
+    with _leaving_no_trace():
+        arguments = _arguments(teacher, settings, seed, checkpoints, deepspeed)  # first: ZeRO stage 3 changes how models are loaded
+        model, tokenizer = load(teacher)
+        model = _make_trainable(model, settings, seed)
+        trainer = SFTTrainer(
+            model=model.to(arguments.device) if deepspeed is None else model,
+            args=arguments,
+            train_dataset=Dataset.from_list(arrange_rows(encode(pairs, tokenizer), settings, seed)),
+            processing_class=tokenizer,
+            callbacks=[_Progress(on_step)],
         )
-    resumed = last_whole_checkpoint(checkpoints)
-    loss = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None).training_loss
-    result = _inspect(trainer, loss, deepspeed)
-    trainer.save_model(str(unfinished))
-    trainer.accelerator.wait_for_everyone()
-    if is_first_process():
-        (unfinished / "training_args.bin").unlink(missing_ok=True)
-        publish_folder(unfinished, output)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    if deepspeed is not None:
-        trainer.deepspeed.destroy()
-        unset_hf_deepspeed_config()
-    del trainer, model
-    gc.collect()
+        trainer.remove_callback(PrinterCallback)
+        _check_company(trainer)
+        # The first process chooses where to go on, so that all go on from there.
+        (resumed,) = broadcast_object_list([last_whole_checkpoint(checkpoints) if is_first_process() else None])
+        loss = trainer.train(resume_from_checkpoint=resumed and str(resumed)).training_loss
+        result = _inspect(trainer, None if resumed else loss)
+        _save(trainer, output)
+        if is_first_process():
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        if trainer.deepspeed is not None:
+            trainer.deepspeed.destroy()
     return result
 
 
@@ -197,13 +189,50 @@ def _arguments(teacher: TeacherSettings, settings: FinetuneSettings, seed: int, 
     )
 
 
-def _inspect(trainer: SFTTrainer, loss: float, deepspeed: str | None) -> Finetuned:
+def _check_company(trainer: SFTTrainer) -> None:
+    seen = trainer.accelerator.num_processes
+    if seen != launched_processes():
+        raise TutelageError(f"{launched_processes()} processes were to train together, but the trainer sees {seen}")
+
+
+def _inspect(trainer: SFTTrainer, loss: float | None) -> Finetuned:
     """See that ZeRO did what it is for."""
     trained = sum(getattr(p, "ds_numel", p.numel()) for p in trainer.model.parameters() if p.requires_grad)
     optimizer = trainer.optimizer
     while hasattr(optimizer, "optimizer"):  # the wrappers of accelerate and DeepSpeed
         optimizer = optimizer.optimizer
     held = sum(value.numel() for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
-    result = Finetuned(loss, trainer.deepspeed.zero_optimization_stage() if deepspeed else None, held, trained)
+    stage = trainer.deepspeed.zero_optimization_stage() if trainer.deepspeed is not None else None
+    result = Finetuned(loss, stage, held, trained)
     logger.info("finetuned by %d processes: %s", launched_processes(), result)
+    if stage and launched_processes() > 1 and held > 1.5 * trained:  # AdamW has two numbers for each
+        raise TutelageError(f"ZeRO stage {stage} left {held} numbers of optimizer state in one process, for {trained} that are trained")
     return result
+
+
+def _save(trainer: SFTTrainer, output: Path) -> None:
+    """Write the adapter or the model to `output` whole or not at all."""
+    unfinished = output.with_name(output.name + ".tmp")
+    if is_first_process():
+        shutil.rmtree(unfinished, ignore_errors=True)
+    trainer.save_model(str(unfinished))
+    if is_first_process():
+        (unfinished / "training_args.bin").unlink(missing_ok=True)
+        publish_folder(unfinished, output)
+    trainer.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _leaving_no_trace() -> Iterator[None]:
+    """After a training DeepSpeed would go on deciding how models are loaded and how linear layers compute, and hold this one."""
+    linear = torch.nn.functional.linear
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        torch.nn.functional.linear = linear
+        if "deepspeed" in sys.modules:
+            from deepspeed.runtime.zero import parameter_offload
+
+            parameter_offload.FWD_MODULE_STACK.clear()
+        gc.collect()

@@ -54,8 +54,8 @@ def stop_at(point: str, count: int, folder: Path) -> None:
             return function(*arguments, **options)
         if point == "journaling":  # in the middle of a line
             journal, *records = arguments
-            line = (records[-1].model_dump_json() + "\n").encode()
-            os.write(journal._file, line[: len(line) // 2])
+            *lines, last = [(record.model_dump_json() + "\n").encode() for record in records]
+            os.write(journal._file, b"".join(lines) + last[: len(last) // 2])
         (folder / "stopped.tmp").write_text(str(os.getpid()))
         (folder / "stopped.tmp").rename(folder / "stopped")
         time.sleep(1000)

@@ -152,7 +152,9 @@ def check_moment(
     same = figures(report(folder), without) == figures(expected, without)
     told = f"{processes} processes, killed at {moment}: {'was over' if ended is None else f'ended in {ended:.1f} s'}, "
     told += f"{before} of {after} journaled, {computed} computed then, {twice} twice; report {'equal' if same else 'DIFFERS'}"
-    if not same or twice or computed != after - before or (ended or 0) > 20:
+    # What a line of was torn is computed whole again, so that it comes out the same: a cohort or a batch has two at most here.
+    again = computed - (after - before)
+    if not same or twice or again not in ((0, 1) if moment.point == "journaling" else (0,)) or (ended or 0) > 20:
         raise AssertionError(told)
     shutil.rmtree(folder)
     return told

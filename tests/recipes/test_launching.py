@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import InvalidInput
-from recipes.launching import Seat, launched, take_seat
+from recipes.cli import main
+from recipes.launching import Seat, keep_one_gpu, launched, take_seat
 from recipes.lifeline import Lifeline, Listener, join
 
 TORCHRUN = {
@@ -24,17 +25,17 @@ def test_a_launcher_gives_a_seat_and_its_words_are_put_away() -> None:
     environment = {**TORCHRUN, "ACCELERATE_USE_DEEPSPEED": "true", "HOME": "/root"}
     seat = take_seat(environment)
     assert (seat.rank, seat.size, seat.local_rank, seat.local_size) == (3, 4, 1, 2)
-    assert environment == {"HOME": "/root", "LOCAL_WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": "1"}
+    assert environment == {"HOME": "/root", "LOCAL_WORLD_SIZE": "2"}
 
 
 def test_without_a_launcher_there_is_one_process() -> None:
     assert take_seat({}) == Seat()
 
 
-@pytest.mark.parametrize(("visible", "kept"), [("4,5", "5"), ("4", ""), ("", "")])
-def test_each_process_sees_its_own_gpu(visible: str, kept: str) -> None:
-    environment = {**TORCHRUN, "CUDA_VISIBLE_DEVICES": visible}
-    take_seat(environment)
+@pytest.mark.parametrize(("visible", "kept"), [(None, "1"), ("4,5", "5"), ("4", ""), ("", "")])
+def test_each_process_sees_its_own_gpu(visible: str | None, kept: str) -> None:
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    keep_one_gpu(take_seat(dict(TORCHRUN)), environment)
     assert environment["CUDA_VISIBLE_DEVICES"] == kept
 
 
@@ -108,3 +109,27 @@ def test_an_end_that_was_announced_is_no_death() -> None:
 def test_a_process_that_never_comes_is_an_error_in_time(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
         Listener().accept(1, lambda rank: None, 0.2)
+
+
+def test_a_stranger_that_says_nothing_does_not_hold_up_the_others() -> None:
+    listener = Listener("127.0.0.1")
+    with socket.create_connection(("127.0.0.1", listener.port)):
+        accepting = threading.Thread(target=lambda: listener.accept(1, lambda rank: None, 10))
+        accepting.start()
+        join("127.0.0.1", listener.port, listener.token, 1, lambda rank: None, 10)
+        accepting.join(timeout=5)
+    assert not accepting.is_alive()
+
+
+def test_the_processes_that_are_started_see_all_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[str | None] = []
+
+    def start(count: int, arguments: list[str]) -> int:
+        seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return 0
+
+    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr("recipes.cli.start_processes", start)
+    assert main(["run", "recipes/tiny/train_teacher.yaml", f"runs={tmp_path}", "--processes", "2"]) == 0
+    assert seen == ["0,1"]

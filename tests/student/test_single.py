@@ -157,3 +157,22 @@ def test_a_deepspeed_configuration_is_honoured(base: FrozenBase, tmp_path: Path,
     assert seen == {(stage, f"DeepSpeedZeroOptimizer{'_Stage3' if stage == 3 else ''}")}
     assert torch.allclose(torch.cat([w.flatten() for w in weights.values()]), adapter(base), atol=1e-5)
     assert answers == expected.answers
+
+
+FINGERPRINT_WHEN_SPREAD = """
+import sys
+from recipes.assembly import assemble
+from recipes.config import RecipeSettings
+from recipes.launching import Seat
+from student.base import FrozenBase
+from student.settings import StudentSettings
+with assemble(Seat(), RecipeSettings(), deepspeed=True) as team:
+    settings = StudentSettings(model=sys.argv[1], dtype="bfloat16", deepspeed="recipes/zero/zero3.json")
+    print(team.together(lambda: FrozenBase(settings).fingerprint)[0])
+"""
+
+
+def test_a_model_that_is_spread_keeps_its_dtype_and_fingerprint(llama: str) -> None:
+    command = [sys.executable, "-c", FINGERPRINT_WHEN_SPREAD, llama]
+    spread = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True).stdout.split()[-1]
+    assert spread == FrozenBase(StudentSettings(model=llama, dtype="bfloat16")).fingerprint
