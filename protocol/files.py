@@ -56,11 +56,10 @@ def is_whole(folder: Path, processes: int | None = None) -> bool:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files, written_by = manifest["files"], manifest["processes"]
+        expected, written_by, found = dict(manifest["files"]), manifest["processes"], _sizes(folder)
     except (OSError, ValueError, TypeError, KeyError):
         return False
-    found = _sizes(folder)
-    return all(found.get(name) == size for name, size in files.items()) and processes in (None, written_by)
+    return all(found.get(name) == size for name, size in expected.items()) and processes in (None, written_by)
 
 
 def confirm_checkpoint(folder: Path, wait_for_everyone: Callable[[], None]) -> None:

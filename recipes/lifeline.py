@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
-_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
-"""Seconds of silence before the first question, seconds between questions, and how many go unanswered."""
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""Seconds of silence before the first question, seconds between questions, and how many go unanswered; where the system has them."""
 _TOKEN_BYTES = 32
 
 
@@ -25,8 +25,9 @@ class Lifeline:
         self._closed = False
         for connection in connections.values():
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEP_ALIVE:
-                connection.setsockopt(socket.IPPROTO_TCP, option, value)
+            for option, value in _KEEP_ALIVE.items():
+                if hasattr(socket, option):
+                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ def check_config(name: str | None, key: str, dtype: str = "float32") -> None:
     try:
         config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         stage = config.get("zero_optimization", {}).get("stage", 0)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"{key} {path} is no DeepSpeed configuration in JSON ({error})") from error
     if stage not in (0, 1, 2, 3):
         raise InvalidInput(f"{key} {path}: zero_optimization.stage is {stage!r}; it must be 0, 1, 2 or 3")

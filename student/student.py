@@ -4,6 +4,7 @@ Implements `protocol.exchange.StudentService`. It sees text and messages only; i
 """
 
 import itertools
+import json
 import math
 import shutil
 import time
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from protocol.domain import Domain, Grader
 from protocol.errors import InnerLoopFailed
 from protocol.files import publish_folder
+from protocol.identity import content_id
 from protocol.messages import (
     Change,
     CommitRequest,
@@ -82,6 +84,8 @@ class Student:
         self._cohorts: list[Sequence[Job]] = []
         self._known: frozenset[str] = frozenset()
         told = {key: value for key, value in asdict(settings).items() if key not in NOT_IN_CARD}
+        if settings.deepspeed is not None:
+            told["deepspeed"] = content_id(json.loads(Path(settings.deepspeed).read_text(encoding="utf-8")))
         self._card = StudentCard(
             fingerprint=self._base.fingerprint,
             model=settings.model,

@@ -20,7 +20,7 @@ POINTS = {
     "journaling": ("protocol.journal", "Journal.append"),
     "selection": ("recipes.train_teacher", "select"),
     "finetuning": ("teacher.finetune", "_Progress.on_step_end"),
-    "checkpointing": ("teacher.finetune", "write_manifest"),
+    "checkpointing": ("teacher.finetune", "confirm_checkpoint"),
     "saving": ("teacher.finetune", "publish_folder"),
     "updating": ("student.single", "ConfirmCheckpoints.on_save"),
     "keeping": ("student.student", "publish_folder"),
@@ -28,7 +28,7 @@ POINTS = {
 }
 """Every phase of a run, and the function that is stopped at."""
 
-FIRST_ALONE = ("journaling", "selection", "checkpointing", "saving", "keeping", "reporting")
+FIRST_ALONE = ("journaling", "selection", "saving", "keeping", "reporting")
 """What only the process of rank 0 does."""
 
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import InvalidInput
-from protocol.files import publish_folder, write_json
-from protocol.journal import CandidateRecord, Journal, RoundRecord, read_records
+from protocol.files import is_whole, publish_folder, write_json, write_manifest
+from protocol.journal import CandidateRecord, Journal, RewardRecord, RoundRecord, read_records
+from protocol.messages import Refusal
 
 CONTEXT_ID = "0" * 32
 
@@ -75,3 +76,34 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert path.read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_a_journal_of_a_later_version_is_refused_saying_so(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"kind":"journal","version":2,"written_by":"a later tutelage"}\n{"kind":"poem"}\n')
+    with pytest.raises(InvalidInput, match="is written in version 2 of the journal, and this tutelage reads version 1; update tutelage"):
+        Journal(path)
+
+
+def test_candidates_and_results_are_read_from_the_file_when_asked_for(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(*(candidate(index, f"text {index}") for index in range(50)))
+    refusals = [Refusal(key=f"{n:032x}", request=CONTEXT_ID, reason=f"reason {n} ✓") for n in range(50)]
+    journal.append(*(RewardRecord(stage="round-1", result=refusal) for refusal in refusals))
+    for again in (journal, Journal(journal.path)):
+        assert list(again.results.values()) == refusals
+        assert again.candidates["round-1", CONTEXT_ID, 30].text == "text 30"
+        assert set(again.scored_in.values()) == {"round-1"}
+
+
+def test_a_folder_is_whole_only_if_all_that_was_confirmed_is_there(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "weights").write_text("0123456789")
+    assert not is_whole(tmp_path)
+    write_manifest(tmp_path)
+    assert is_whole(tmp_path) and is_whole(tmp_path, processes=1) and not is_whole(tmp_path, processes=2)
+    (tmp_path / "deep" / "weights").write_text("012345678")
+    assert not is_whole(tmp_path)
+    for nonsense in ("", "[]", '{"files": 1, "processes": 1}', "{"):
+        (tmp_path / "manifest.json").write_text(nonsense)
+        assert not is_whole(tmp_path)
