@@ -5,10 +5,22 @@ While a process works alone, the environment does not say that it is one of seve
 
 import os
 
+from protocol.errors import TutelageError
+
 
 def launched_processes() -> int:
     """How many work together right now."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_company(seen: int) -> None:
+    """Hold a trainer, which sees so many processes, to those that were launched: else each would train for itself, in silence.
+
+    Raises:
+        TutelageError: It sees others.
+    """
+    if seen != launched_processes():
+        raise TutelageError(f"{launched_processes()} processes were to train together, but the trainer sees {seen}")
 
 
 def is_first_process() -> bool:

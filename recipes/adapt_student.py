@@ -56,7 +56,7 @@ def run(settings: AdaptStudent, team: Team) -> Path:
                     "base": exchange.describe().model_dump(),
                     "malformed": sum(record.malformed is not None for record in records),
                     **version,
-                    "inner_loops": folder.count_inner_loops(),
+                    "inner_loops": folder.journal.inner_loops,
                     "wall_seconds": round(time.perf_counter() - started, 1),
                 }
             )

@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -58,7 +59,7 @@ def _alone(seat: Seat) -> Seat:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return Seat(seat.rank, seat.size, seat.local_rank, seat.local_size, environment)
+    return replace(seat, environment=environment)
 
 
 def _start_deepspeed(seat: Seat) -> None:

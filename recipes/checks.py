@@ -19,7 +19,8 @@ def check(settings: RecipeSettings, processes: int = 1) -> str:
         InvalidInput: Names the key, the value and the remedy. Nothing has been created.
     """
     check_run_folder(settings)
-    check_config(settings.distributed.deepspeed, "distributed.deepspeed")
+    finetuned = settings.teacher.dtype if isinstance(settings, TrainTeacher | Experiment) else "float32"
+    check_config(settings.distributed.deepspeed, "distributed.deepspeed", finetuned)
     match settings:
         case TrainTeacher():
             return _check_train_teacher(settings, processes)
@@ -103,7 +104,6 @@ def _check_experiment(settings: Experiment, processes: int) -> str:
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:
     settings.finetune.divide(processes)
-    check_config(settings.distributed.deepspeed, "distributed.deepspeed", settings.teacher.dtype)
     if zero_stage(settings.distributed.deepspeed) == 3 and not settings.finetune.lora and settings.teacher.adapter is not None:
         raise InvalidInput("finetune.lora is false under ZeRO stage 3, which cannot merge teacher.adapter; give the merged model instead")
 

@@ -88,7 +88,7 @@ def run(settings: Compare, team: Team) -> Path:
                 "name": settings.name,
                 "seeds": [settings.seed],
                 **students,
-                "inner_loops": folder.count_inner_loops(),
+                "inner_loops": folder.journal.inner_loops,
                 "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )

@@ -78,7 +78,7 @@ def run(settings: Experiment, team: Team) -> Path:
                 "trained_teachers": trained_teachers,
                 **parts,
                 "lasting_update": lasting,
-                "inner_loops": folder.count_inner_loops(),
+                "inner_loops": folder.journal.inner_loops,
                 "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )

@@ -74,10 +74,6 @@ class RunFolder:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
 
-    def count_inner_loops(self) -> int:
-        """How many inner loops this run has journaled."""
-        return self.journal.inner_loops
-
     def write_report(self, report: dict[str, Any]) -> Path:
         path = self.path / "report.json"
         write_json(path, report)

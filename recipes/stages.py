@@ -24,6 +24,9 @@ from teacher.settings import TeacherSettings
 MAX_JOURNALED_CHARACTERS = 200_000
 TEXTS: Final = TypeAdapter(list[str])
 
+Batch = Sequence[tuple[Context, int]]
+"""Candidates sampled at once: each is the so many'th of its context."""
+
 
 @contextmanager
 def open_student(team: Team, settings: StudentSettings, folder: RunFolder, deepspeed: str | None) -> Iterator[Exchange]:
@@ -44,29 +47,35 @@ def write_candidates(
     Returns:
         One record per candidate, by context, then by index.
     """
-    style = choose_style(teacher.style, domain)
     wanted = [(context, index) for context in contexts for index in range(count)]
     batches = [wanted[start : start + teacher.batch_size] for start in range(0, len(wanted), teacher.batch_size)]
     missing = [batch for batch in batches if any((stage, c.id, i) not in journal.candidates for c, i in batch)]
     with terminal.stage(f"{stage} · writing self-edits", len(wanted), len(wanted) - sum(map(len, missing))) as advance:
-        if not missing:
-            return [journal.candidates[stage, context.id, index] for context, index in wanted]
-        policy = team.place(Policy, teacher)
-        seeds = [[derive_seed(seed, "sample", context.id, index) for context, index in batch] for batch in missing]
-        prompts = [[domain.prompt(context, style) for context, _ in batch] for batch in missing]
-        pieces = [(policy, *piece) for piece in zip(prompts, seeds, strict=True)]
-        for number, texts in team.share(Policy.sample, pieces, TEXTS):
-            batch = missing[number]
+        for batch, seeds, texts in sample(team, teacher, domain, missing, seed):
             journal.append(
                 *(
                     record_candidate(domain, context, text, stage, index, s)
-                    for (context, index), text, s in zip(batch, texts, seeds[number], strict=True)
+                    for (context, index), text, s in zip(batch, texts, seeds, strict=True)
                     if (stage, context.id, index) not in journal.candidates  # a crash may have left a part of a batch
                 )
             )
             advance(len(batch), "")
-        team.drop(policy)
     return [journal.candidates[stage, context.id, index] for context, index in wanted]
+
+
+def sample(
+    team: Team, teacher: TeacherSettings, domain: Domain, batches: Sequence[Batch], seed: int
+) -> Iterator[tuple[Batch, list[int], list[str]]]:
+    """Share batches out; yields each with its seeds and texts, as they arrive. The teacher is loaded only if there are any."""
+    if not batches:
+        return
+    style, policy = choose_style(teacher.style, domain), team.place(Policy, teacher)
+    seeds = [[derive_seed(seed, "sample", context.id, index) for context, index in batch] for batch in batches]
+    prompts = [[domain.prompt(context, style) for context, _ in batch] for batch in batches]
+    pieces = [(policy, *piece) for piece in zip(prompts, seeds, strict=True)]
+    for number, texts in team.share(Policy.sample, pieces, TEXTS):
+        yield batches[number], seeds[number], texts
+    team.drop(policy)
 
 
 def record_candidate(domain: Domain, context: Context, text: str, stage: str, index: int, seed: int) -> CandidateRecord:

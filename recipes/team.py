@@ -38,6 +38,8 @@ FOREVER = timedelta(days=365)
 _POLL_SECONDS = 0.02
 _FAILING_SECONDS = 60.0
 """How long a process that failed waits for the others to come to the same end; if they do not, it ends, and so the run."""
+_SHOWING_SECONDS = 30.0
+"""How late a network file system may show a file."""
 
 
 @dataclass(frozen=True)
@@ -284,11 +286,11 @@ class Team:
 
     def _open_log(self, folder: Path, token: str) -> None:
         """The token in the folder's lock file shows that it is the same folder everywhere."""
-        lock, deadline = folder / "lock", time.monotonic() + _FAILING_SECONDS / 2
-        while (not lock.exists() or lock.read_text() != token) and time.monotonic() < deadline:
-            time.sleep(0.5)  # a network file system may show it late
-        if not lock.exists() or lock.read_text() != token:
-            raise TutelageError(
-                f"{folder} on {socket.gethostname()} is not the folder of rank 0; put runs=DIR on a file system that all share"
-            )
+        lock, deadline = folder / "lock", time.monotonic() + _SHOWING_SECONDS
+        while not lock.exists() or lock.read_text() != token:
+            if time.monotonic() > deadline:
+                raise TutelageError(
+                    f"{folder} on {socket.gethostname()} is not the folder of rank 0; put runs=DIR on a file system that all share"
+                )
+            time.sleep(0.5)
         self._close_log = open_log(folder / "logs" / f"rank-{self.seat.rank}.log", quiet=self.seat.rank > 0)

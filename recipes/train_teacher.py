@@ -86,7 +86,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
                 "teacher": {"path": path, "fingerprint": trained.fingerprint},
                 "student": exchange.describe().model_dump(),
                 "mean_reward_by_round": rounds,
-                "inner_loops": folder.count_inner_loops(),
+                "inner_loops": folder.journal.inner_loops,
                 "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )

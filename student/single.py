@@ -15,9 +15,9 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from protocol.errors import InnerLoopFailed, TutelageError
+from protocol.errors import InnerLoopFailed
 from protocol.files import confirm_checkpoint, last_whole_checkpoint
-from protocol.processes import is_first_process, launched_processes
+from protocol.processes import check_company, is_first_process, launched_processes
 from student.answers import answer
 from student.base import FrozenBase
 from student.inner_loop import IGNORED, Adapted, InnerLoop, Row
@@ -88,12 +88,10 @@ class Single:
                 data_collator=PaddedAsPublished(base) if compat else None,
                 callbacks=[ConfirmCheckpoints()],
             )
-            if trainer.accelerator.num_processes != processes:
-                raise TutelageError(
-                    f"{processes} processes were to train together, but the trainer sees {trainer.accelerator.num_processes}"
-                )
-            # The first process chooses where to go on, so that all go on from there.
-            (resumed,) = broadcast_object_list([last_whole_checkpoint(checkpoints) if checkpoints and is_first_process() else None])
+            check_company(trainer.accelerator.num_processes)
+            resumed = None
+            if checkpoints:  # the first process chooses where to go on, so that all go on from there
+                (resumed,) = broadcast_object_list([last_whole_checkpoint(checkpoints) if is_first_process() else None])
             try:
                 with training(trainer):
                     result: Any = trainer.train(resume_from_checkpoint=resumed and str(resumed))

@@ -24,7 +24,7 @@ from trl.data_utils import common_prefix_length
 
 from protocol.errors import TutelageError
 from protocol.files import confirm_checkpoint, last_whole_checkpoint, publish_folder
-from protocol.processes import is_first_process, launched_processes
+from protocol.processes import check_company, is_first_process, launched_processes
 from teacher.loading import load
 from teacher.settings import FinetuneSettings, TeacherSettings
 
@@ -100,7 +100,7 @@ def finetune(
             callbacks=[_Progress(on_step)],
         )
         trainer.remove_callback(PrinterCallback)
-        _check_company(trainer)
+        check_company(trainer.accelerator.num_processes)
         # The first process chooses where to go on, so that all go on from there.
         (resumed,) = broadcast_object_list([last_whole_checkpoint(checkpoints) if is_first_process() else None])
         loss = trainer.train(resume_from_checkpoint=resumed and str(resumed)).training_loss
@@ -187,12 +187,6 @@ def _arguments(teacher: TeacherSettings, settings: FinetuneSettings, seed: int, 
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def _check_company(trainer: SFTTrainer) -> None:
-    seen = trainer.accelerator.num_processes
-    if seen != launched_processes():
-        raise TutelageError(f"{launched_processes()} processes were to train together, but the trainer sees {seen}")
 
 
 def _inspect(trainer: SFTTrainer, loss: float | None) -> Finetuned:

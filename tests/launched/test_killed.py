@@ -31,7 +31,7 @@ ADAPT = (
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, words: list[str], moments: list[Moment]) -> None:
     expected, _ = whole_run(1, tmp_path / "whole", words)
     for moment in moments:
-        check_moment(1, tmp_path / "killed", moment, expected, words)
+        assert check_moment(1, tmp_path / "killed", moment, expected, words).endswith("0 twice; report equal")
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,11 @@ def expected_of_two(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_so_does_a_run_of_two_processes_of_which_one_is_killed(tmp_path: Path, expected_of_two: Any) -> None:
-    check_moment(2, tmp_path / "killed", Moment("training", count=2, rank=1), expected_of_two, TRAIN)
+    told = check_moment(2, tmp_path / "killed", Moment("training", count=2, rank=1), expected_of_two, TRAIN)
+    assert told.endswith("0 twice; report equal")
 
 
 def test_a_run_of_two_processes_that_are_both_killed_goes_on_with_one(tmp_path: Path, expected_of_two: Any) -> None:
-    check_moment(2, tmp_path / "killed", Moment("finetuning", count=2, all_of_them=True), expected_of_two, TRAIN, go_on_with=1)
+    moment = Moment("finetuning", count=2, all_of_them=True)
+    told = check_moment(2, tmp_path / "killed", moment, expected_of_two, TRAIN, go_on_with=1)
+    assert told.endswith("0 twice; report equal")
