@@ -16,7 +16,7 @@ from protocol.identity import derive_seed
 from protocol.journal import CommitRecord, Journal, RoundRecord
 from protocol.messages import CommitRequest, Context, Lesson, Reward, Task, VersionCard, measurement_key
 from recipes.config import AdaptStudent
-from recipes.graders import first_line, squad_metric
+from recipes.graders.words import first_line, squad_metric
 from recipes.inputs import choose_style, choose_task, identify, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.stages import make_request, open_student, read_edit, score, write_candidates

@@ -1,7 +1,7 @@
 import pytest
 
 from protocol.messages import Question
-from recipes.graders import Contained, ExactMatch, contained, exact_match, f1, first_line, normalize, squad_metric
+from recipes.graders.words import Contained, ExactMatch, contained, exact_match, f1, first_line, normalize, squad_metric
 
 
 def test_normalisation_is_squads() -> None:

@@ -8,7 +8,7 @@ from protocol.errors import MalformedEdit
 from protocol.messages import Context, Question, SelfEdit
 from recipes.domains import DOMAINS
 from recipes.domains.knowledge import Knowledge
-from recipes.graders import ExactMatch
+from recipes.graders.words import ExactMatch
 
 CONTEXT = Context(title="Harp", passage=" Ada plays the {harp}. ", questions=(Question(text="What does Ada play?", answers=("harp",)),))
 DOMAIN: Domain = Knowledge()

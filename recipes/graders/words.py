@@ -81,9 +81,6 @@ class Contained:
         return Outcome(answer=answer, correct=bool(score), score=score)
 
 
-GRADERS: dict[str, ExactMatch | Contained] = {"exact_match": ExactMatch(), "contained": Contained()}
-
-
 def squad_metric() -> "evaluate.Metric":
     """Exact match and F1 in percent as an `evaluate.Metric` that needs no hub.
 
