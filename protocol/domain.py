@@ -16,7 +16,7 @@ class Grader(Protocol):
     def version(self) -> int: ...
 
     def grade(self, questions: Sequence[Question], answers: Sequence[str]) -> Sequence[Outcome]:
-        """Grade all answers to one context's questions, one per question, in order."""
+        """Grade answers, one per question, in order. A verdict that cannot be had is missing, never wrong."""
         ...
 
 
@@ -68,14 +68,14 @@ class Domain(Protocol):
         """The sequences the student trains on, in order."""
         ...
 
-    def ask(self, context: Context) -> Sequence[str]:
-        """What the student is asked, without the passage in view. May be more prompts than questions (votes)."""
+    def ask(self, context: Context, in_view: bool = False) -> Sequence[str]:
+        """What the student is asked, without the passage in view unless `in_view`. May be more prompts than questions (votes)."""
         ...
 
-    def read_answers(self, context: Context, answers: Sequence[str], grader: Grader) -> Outcomes:
-        """One outcome per question from the answers to `ask`'s prompts."""
+    def read_answers(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]], grader: Grader) -> Sequence[Outcomes]:
+        """One outcome per question of each context, from the answers to `ask`'s prompts: all in one go, for graders that take long."""
         ...
 
     def value(self, base: Outcomes, adapted: Outcomes) -> float:
-        """What one repeat pays, in [-1, 1]: the accuracy gain, or 1 and 0 in a domain of all or nothing."""
+        """What one repeat pays, in [-1, 1]: the accuracy gain, or 1 and 0 in a domain of all or nothing. Every outcome is graded."""
         ...

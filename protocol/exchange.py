@@ -6,7 +6,7 @@ A teacher's side sees only `Exchange`; whether the student lives in this process
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
-from protocol.messages import CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
+from protocol.messages import Answers, AskRequest, CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
 
 
 class Exchange(Protocol):
@@ -29,6 +29,10 @@ class Exchange(Protocol):
         """Yield an answer for every request still queued that is not known, as they arrive: those trained together at once."""
         ...
 
+    def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
+        """Yield the untouched base's answers to every request, as they arrive."""
+        ...
+
     def cancel(self, request_ids: Sequence[str]) -> None:
         """Drop queued requests; ids that are unknown or done are ignored.
 
@@ -48,6 +52,10 @@ class StudentService(Protocol):
 
     def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
         """Answer requests, in any order, but for those whose ids are known; those trained together at once."""
+        ...
+
+    def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
+        """The untouched base's answers, in any order."""
         ...
 
     def commit(self, request: CommitRequest) -> VersionCard: ...
@@ -80,6 +88,9 @@ class InProcessExchange:
             for request_id, entry in taken.items():
                 if self._queue.get(request_id) is entry:
                     del self._queue[request_id]
+
+    def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
+        return self._student.ask(requests)
 
     def cancel(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from protocol.errors import InvalidInput, TutelageError
 from protocol.files import sync
 from protocol.identity import content_id
-from protocol.messages import Id, Message, Name, Refusal, Reward, Seed, ShortText, VersionCard
+from protocol.messages import Answers, Id, Message, Name, Refusal, Reward, Seed, ShortText, VersionCard
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +41,16 @@ class RoundRecord(Message):
 
 
 class CandidateRecord(Message):
-    """One text sampled from the teacher; `malformed` says why it is no self-edit. Of a huge text only a start is kept."""
+    """One text of the teacher, written to the prompt of a style; `malformed` says why it is no self-edit. Of a huge text only a
+    start is kept.
+    """
 
     kind: Literal["candidate"] = "candidate"
     stage: Name
     context: Id
     index: Annotated[int, Field(ge=0)]
     seed: Seed
+    style: ShortText = ""
     text: str
     malformed: ShortText | None = None
 
@@ -62,6 +65,14 @@ class RewardRecord(Message):
     kind: Literal["reward"] = "reward"
     stage: Name
     result: Reward | Refusal
+
+
+class AnswersRecord(Message):
+    """What the untouched base answered."""
+
+    kind: Literal["answers"] = "answers"
+    stage: Name
+    result: Answers | Refusal
 
 
 class SelectionRecord(Message):
@@ -88,7 +99,7 @@ class CommitRecord(Message):
     card: VersionCard
 
 
-Record = JournalRecord | RoundRecord | CandidateRecord | RewardRecord | SelectionRecord | CheckpointRecord | CommitRecord
+Record = JournalRecord | RoundRecord | CandidateRecord | RewardRecord | AnswersRecord | SelectionRecord | CheckpointRecord | CommitRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 Key = TypeVar("Key")
@@ -137,6 +148,7 @@ class Journal:
         self.selections: dict[str, SelectionRecord] = {}
         self.checkpoints: dict[str, CheckpointRecord] = {}
         self.commits: dict[str, VersionCard] = {}
+        self.answers: dict[str, Answers | Refusal] = {}
         self.inner_loops = 0
         self._end = 0
         if path.exists():
@@ -184,6 +196,8 @@ class Journal:
                     self.inner_loops += len(result.seeds)
                 self.results.place(result.key, start, length)
                 self.scored_in.setdefault(result.key, sys.intern(record.stage))
+            case AnswersRecord(result=answers):
+                self.answers.setdefault(answers.key, answers)
             case SelectionRecord():
                 self.selections.setdefault(record.stage, record)
             case CheckpointRecord():

@@ -128,7 +128,9 @@ class RewardRequest(Message):
 
 
 class Outcome(Message):
-    """One answer, as given and as graded. `correct` is None where there was nothing to grade it against."""
+    """One answer, as given and as graded. `correct` is None where there is nothing to grade it against, or the grader failed: the
+    verdict is missing, which is not the same as wrong.
+    """
 
     answer: Text
     correct: bool | None
@@ -144,6 +146,12 @@ def accuracy(outcomes: Outcomes) -> float:
     return sum(graded) / len(graded) if graded else 0.0
 
 
+def graded_twice(base: Outcomes, adapted: Outcomes) -> tuple[Outcomes, Outcomes]:
+    """The answers to questions that were graded both before and after."""
+    pairs = [(old, new) for old, new in zip(base, adapted, strict=True) if old.correct is not None and new.correct is not None]
+    return tuple(old for old, _ in pairs), tuple(new for _, new in pairs)
+
+
 class Change(Message):
     """Answers to the same questions before and after an update: `adapted[repeat][question]`."""
 
@@ -155,9 +163,14 @@ class Change(Message):
         return accuracy(self.base)
 
     @property
+    def accuracies(self) -> list[float]:
+        """After the update, one per repeat."""
+        return [accuracy(outcomes) for outcomes in self.adapted]
+
+    @property
     def adapted_accuracy(self) -> float:
         """Mean over repeats."""
-        return sum(accuracy(outcomes) for outcomes in self.adapted) / len(self.adapted)
+        return sum(self.accuracies) / len(self.adapted)
 
     @property
     def gained(self) -> int:
@@ -179,6 +192,7 @@ class Reward(Message):
 
     Attributes:
         key: Identity of the measurement: student, request, and everything else that could change it.
+        context, edit: Ids of what the request was about.
         value: What the teacher is paid, in [-1, 1]; the domain defines it.
         gained, lost: Answers that turned right, and that turned wrong, summed over seeds.
         seconds: Wall time of the inner loops and their answers; that of a cohort is shared out by trained tokens.
@@ -189,6 +203,8 @@ class Reward(Message):
     version: Literal[1] = PROTOCOL_VERSION
     key: Id
     request: Id
+    context: Id
+    edit: Id
     student: Id
     value: Annotated[float, Field(ge=-1, le=1)]
     change: Change
@@ -201,8 +217,27 @@ class Reward(Message):
     truncated_examples: Annotated[int, Field(ge=0)] = 0
 
 
+class AskRequest(Message):
+    """Answer a context's questions as the untouched base, with the passage in view or without."""
+
+    version: Literal[1] = PROTOCOL_VERSION
+    task: Task
+    context: Context
+    in_view: bool = False
+
+
+class Answers(Message):
+    """What the untouched base answered, one outcome per question."""
+
+    version: Literal[1] = PROTOCOL_VERSION
+    key: Id
+    request: Id
+    student: Id
+    outcomes: Outcomes
+
+
 class Refusal(Message):
-    """Why there is no reward for a request."""
+    """Why there is no reward or answer for a request."""
 
     version: Literal[1] = PROTOCOL_VERSION
     key: Id
@@ -281,6 +316,6 @@ class StudentCard(Message):
         return self
 
 
-def measurement_key(card: StudentCard, request: RewardRequest | CommitRequest) -> str:
+def measurement_key(card: StudentCard, request: RewardRequest | AskRequest | CommitRequest) -> str:
     """The identity of a measurement. The first answer under a key is the answer; it is never computed again."""
     return content_id("measurement", card.fingerprint, card.settings, card.limits.model_dump(), request.id)

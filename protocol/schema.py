@@ -5,13 +5,26 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from protocol.journal import Record
-from protocol.messages import CommitRequest, Context, Refusal, Reward, RewardRequest, SelfEdit, StudentCard, VersionCard
+from protocol.messages import (
+    Answers,
+    AskRequest,
+    CommitRequest,
+    Context,
+    Refusal,
+    Reward,
+    RewardRequest,
+    SelfEdit,
+    StudentCard,
+    VersionCard,
+)
 
 MESSAGES: dict[str, Any] = {
     "context": Context,
     "self_edit": SelfEdit,
     "reward_request": RewardRequest,
     "reward": Reward,
+    "ask_request": AskRequest,
+    "answers": Answers,
     "refusal": Refusal,
     "commit_request": CommitRequest,
     "version_card": VersionCard,

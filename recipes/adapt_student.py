@@ -15,11 +15,12 @@ from protocol.files import is_whole
 from protocol.identity import derive_seed
 from protocol.journal import CommitRecord, Journal, RoundRecord
 from protocol.messages import CommitRequest, Context, Lesson, Reward, Task, VersionCard, measurement_key
+from recipes.candidates import make_request, read_edit
 from recipes.config import AdaptStudent
 from recipes.graders.words import first_line, squad_metric
-from recipes.inputs import choose_style, choose_task, identify, load_data, student_models, teacher_models
+from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import make_request, open_student, read_edit, score, write_candidates
+from recipes.stages import open_student, score, write_candidates
 from recipes.statistics import difference, summarize
 from recipes.team import Team
 from recipes.terminal import console
@@ -31,17 +32,16 @@ def run(settings: AdaptStudent, team: Team) -> Path:
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
-    with RunFolder(settings, identify({"contexts": contexts}, models), team) as folder:
+    with RunFolder(settings, {"contexts": contexts}, models, team) as folder:
         journal, stage = folder.journal, "adapt"
         if stage not in journal.rounds:
             journal.append(RoundRecord(stage=stage, contexts=tuple(context.id for context in contexts)))
-        style = choose_style(settings.teacher.style, domain)
         records = write_candidates(team, settings.teacher, domain, contexts, settings.candidates, settings.seed, stage, journal)
         by_id = {context.id: context for context in contexts}
         lessons = [
             Lesson(context=by_id[record.context], edit=edit)
             for record in records
-            if (edit := read_edit(record, domain, by_id[record.context], style))
+            if (edit := read_edit(record, domain, by_id[record.context]))
         ]
         with open_student(team, settings.student, folder, settings.distributed.deepspeed) as exchange:
             if settings.use == "best":

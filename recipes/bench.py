@@ -26,7 +26,7 @@ from protocol.files import write_json
 from protocol.messages import Update
 from recipes import terminal
 from recipes.config import Bench, BenchSubject
-from recipes.inputs import choose_task, identify, load_data, student_models
+from recipes.inputs import choose_task, load_data, student_models
 from recipes.run_folder import RunFolder
 from recipes.team import Team
 from recipes.terminal import console
@@ -61,7 +61,7 @@ class Cost:
 def run(settings: Bench, team: Team) -> Path:
     """Run the recipe; returns the path of its table in JSON."""
     students = student_models({f"subjects.{name}.student": subject.student for name, subject in settings.subjects.items()})
-    with RunFolder(settings, identify({}, {key: given for key, given in students.items() if given[0]}), team) as folder:
+    with RunFolder(settings, {}, {key: given for key, given in students.items() if given[0]}, team) as folder:
         table: list[dict[str, Any]] = []
         growth: list[dict[str, Any]] = []
         for name, subject in settings.subjects.items():

@@ -58,7 +58,7 @@ def _check_adapt_student(settings: AdaptStudent) -> str:
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
     contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
-    check_teacher(settings.teacher, "teacher")
+    check_teacher(settings.teacher, "teacher", contexts, settings.candidates)
     check_student(settings.student, "student")
     written = len(contexts) * settings.candidates
     loops = written * settings.repeats if settings.use == "best" else 0
@@ -77,7 +77,7 @@ def _check_compare(settings: Compare) -> str:
     _need_two("contexts", len(contexts))
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
-        check_teacher(teacher, f"teachers.{name}")
+        check_teacher(teacher, f"teachers.{name}", contexts)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}")
     conditions, students = 2 + len(settings.teachers) + bool(references), len(settings.students)
@@ -104,6 +104,10 @@ def _check_experiment(settings: Experiment, processes: int) -> str:
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:
     settings.finetune.divide(processes)
+    if settings.teacher.edits:
+        raise InvalidInput(
+            f"teacher.edits is {settings.teacher.edits!r}, but a file cannot be finetuned; give teacher.model, or run compare"
+        )
     if zero_stage(settings.distributed.deepspeed) == 3 and not settings.finetune.lora and settings.teacher.adapter is not None:
         raise InvalidInput("finetune.lora is false under ZeRO stage 3, which cannot merge teacher.adapter; give the merged model instead")
 

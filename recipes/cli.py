@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from protocol.errors import InvalidInput, TutelageError
 from protocol.files import is_disk_full
+from recipes.file_commands import FILE_COMMANDS, add_file_commands
 from recipes.launching import Seat, keep_one_gpu, start_processes, take_seat
 
 DESCRIPTION = "Train a teacher to write self-edits, and adapt students with it."
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--processes", type=int, metavar="N", help="start N processes on this machine by torchrun, one for each GPU")
     run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe and what it would do")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher says it here and in the environment
+    add_file_commands(commands)
     schema = commands.add_parser("schema", help="print the protocol's JSON Schema")
     schema.add_argument("message", nargs="?", help="one message, such as self_edit; without it, their names")
     return parser
@@ -48,13 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
-    if unknown := [word for word in rest if options.command != "run" or word.startswith("-") or "=" not in word]:
+    if unknown := [word for word in rest if options.command not in ("run", "grade") or word.startswith("-") or "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     seat = Seat()
     try:
         seat = take_seat()
         if options.command == "schema":
             return print_schema(options.message)
+        if options.command in FILE_COMMANDS:
+            print(FILE_COMMANDS[options.command](options, rest))
+            return 0
         return run_recipe(options.recipe, options.overrides + rest, seat, options.processes, options.dry_run)
     except TutelageError as error:
         who = f"process {seat.rank}: " if seat.rank else ""

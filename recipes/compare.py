@@ -14,10 +14,11 @@ from protocol.errors import TutelageError
 from protocol.exchange import Exchange
 from protocol.journal import Journal
 from protocol.messages import Context, Question, Refusal, Reward, SelfEdit, Task
+from recipes.candidates import make_request, read_edit
 from recipes.config import Compare
-from recipes.inputs import choose_style, choose_task, identify, load_data, student_models, teacher_models
+from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import make_request, open_student, read_edit, score, write_candidates
+from recipes.stages import open_student, score, write_candidates
 from recipes.statistics import Summary, difference, summarize
 from recipes.team import Team
 from recipes.terminal import console
@@ -74,7 +75,7 @@ def run(settings: Compare, team: Team) -> Path:
     models = student_models({f"students.{name}": student for name, student in settings.students.items()})
     for name, teacher in settings.teachers.items():
         models |= teacher_models(teacher, f"teachers.{name}")
-    with RunFolder(settings, identify({"contexts": contexts, "retention": retention}, models), team) as folder:
+    with RunFolder(settings, {"contexts": contexts, "retention": retention}, models, team) as folder:
         edits = {name: write_edits(team, teacher, held_out, name, folder.journal) for name, teacher in settings.teachers.items()}
         students: dict[str, Any] = {}
         for name, student in settings.students.items():
@@ -99,8 +100,7 @@ def run(settings: Compare, team: Team) -> Path:
 def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[SelfEdit | None]:
     """One self-edit per held-out context by a frozen teacher."""
     records = write_candidates(team, teacher, held_out.domain, held_out.contexts, 1, held_out.seed, f"{stage}/held-out", journal)
-    style = choose_style(teacher.style, held_out.domain)
-    return [read_edit(r, held_out.domain, c, style) for r, c in zip(records, held_out.contexts, strict=True)]
+    return [read_edit(r, held_out.domain, c) for r, c in zip(records, held_out.contexts, strict=True)]
 
 
 def score_conditions(exchange: Exchange, held_out: HeldOut, teachers: Mapping[str, Edits], stage: str, journal: Journal) -> Scores:

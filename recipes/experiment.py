@@ -13,7 +13,7 @@ from protocol.messages import Lesson, Update
 from recipes.adapt_student import commit, describe_version, report_version
 from recipes.compare import HeldOut, Scores, describe_difference, report_scores, score_conditions, table, write_edits
 from recipes.config import Experiment
-from recipes.inputs import choose_task, identify, load_data, student_models, teacher_models
+from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.stages import open_student
 from recipes.team import Team
@@ -32,7 +32,7 @@ def run(settings: Experiment, team: Team) -> Path:
     models = student_models({"student": settings.student, "new_student": settings.new_student})
     deepspeed = settings.distributed.deepspeed
     with (
-        RunFolder(settings, identify(used, {**models, **teacher_models(settings.teacher, "teacher")}), team) as folder,
+        RunFolder(settings, used, {**models, **teacher_models(settings.teacher, "teacher")}, team) as folder,
         open_student(team, settings.student, folder, deepspeed) as target,
         open_student(team, settings.new_student, folder, deepspeed) as new,
     ):

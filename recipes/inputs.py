@@ -15,6 +15,7 @@ from protocol.identity import content_id
 from protocol.messages import Context, Task
 from recipes.config import DataSettings, RecipeSettings
 from recipes.domains import DOMAINS
+from recipes.domains.written import find_written
 from recipes.graders import GRADERS
 from recipes.zero_configs import check_config
 from student.settings import StudentSettings
@@ -57,7 +58,8 @@ def load_data(data: DataSettings, key: str, *, questions: bool) -> tuple[list[Co
     else:
         from recipes.domains.knowledge_files import load_contexts
 
-        contexts = load_contexts(data.source, data.split)[: data.limit]
+        contexts = load_contexts(data.source, data.split)
+        contexts = list({context.id: context for context in contexts}.values())[: data.limit]
     if questions:
         for context in contexts:
             if not any(question.answers for question in context.questions):
@@ -82,8 +84,10 @@ def identify(contexts: Mapping[str, Sequence[Context]], models: Mapping[str, tup
 
 
 def _identify_model(name: str, revision: str | None) -> str:
-    """Of a folder its configuration and weights, file by file; of a hub model its name and revision."""
+    """Of a file its content; of a folder its configuration and weights, file by file; of a hub model its name and revision."""
     folder = Path(name)
+    if folder.is_file():
+        return hash_files([folder])
     if not folder.is_dir():
         return f"{name}@{revision or 'main'}"
     return hash_files([*folder.glob("*.json"), *folder.glob("*.safetensors")])
@@ -146,10 +150,18 @@ def _check_folder(folder: Path, key: str, prefix: str) -> dict[str, Any]:
 
 def teacher_models(teacher: TeacherSettings, key: str) -> dict[str, tuple[str | None, str | None]]:
     """What `identify` is to know of a teacher."""
+    if teacher.edits:
+        return {f"{key}.edits": (teacher.edits, None)}
     return {f"{key}.model": (teacher.model, teacher.revision), f"{key}.adapter": (teacher.adapter, None)}
 
 
-def check_teacher(teacher: TeacherSettings, key: str) -> None:
+def check_teacher(teacher: TeacherSettings, key: str, contexts: Sequence[Context] = (), count: int = 1) -> None:
+    """See that a teacher can be loaded; one that is a file of self-edits must have `count` about each of the contexts."""
+    if teacher.edits:
+        if teacher.model or teacher.adapter:
+            raise InvalidInput(f"{key}.edits is {teacher.edits!r}, but {key}.model is set as well; a teacher is one or the other")
+        find_written(Path(teacher.edits), contexts, count, f"{key}.edits")
+        return
     check_model(teacher.model, f"{key}.model", teacher.revision, kind="either")
     if teacher.adapter is not None:
         check_model(teacher.adapter, f"{key}.adapter", kind="adapter")

@@ -200,7 +200,7 @@ class PretrainTrainer(Trainer):
 
 def run(settings: Pretrain, team: Team) -> None:
     """Train from scratch and save the model, its tokenizer and its losses (`training.json`) to `settings.output`."""
-    with RunFolder(settings, {}, team) as folder:
+    with RunFolder(settings, {}, {}, team) as folder:
         set_seed(settings.seed)
         tokenizer = build_tokenizer(settings.split_names)
         architecture = AutoConfig.for_model(

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,30 +15,41 @@ from omegaconf import OmegaConf
 from protocol.errors import InvalidInput
 from protocol.files import write_json, write_text
 from protocol.journal import Journal
+from protocol.messages import Context
 from recipes.config import RecipeSettings, to_yaml
+from recipes.inputs import identify
 from recipes.terminal import console
 
 if TYPE_CHECKING:  # it loads torch, and input is checked without
     from recipes.team import Team
 
-_BEFORE_RECIPE = ("lock", "inputs.json", "inputs.json.tmp", "recipe.yaml.tmp")
+CONTEXTS = "contexts.jsonl"
+"""Every context of a run, one message a line, so that its journal can be read without its sources."""
+_BEFORE_RECIPE = ("lock", "inputs.json", "inputs.json.tmp", CONTEXTS, CONTEXTS + ".tmp", "recipe.yaml.tmp")
 """What a run that was killed at once may leave behind."""
 
 
 class RunFolder:
     """Opened once all input is known to be good; a folder is never half made."""
 
-    def __init__(self, settings: RecipeSettings, inputs: Mapping[str, str], team: "Team"):
+    def __init__(
+        self,
+        settings: RecipeSettings,
+        contexts: Mapping[str, Sequence[Context]],
+        models: Mapping[str, tuple[str | None, str | None]],
+        team: "Team",
+    ):
         """Create `runs/name`, or reopen it if it was made by the same recipe from the same inputs.
 
         Args:
-            inputs: What the run is made from, as identities by key (`recipes.inputs.identify`).
+            contexts, models: What the run is made from, by key, as for `recipes.inputs.identify`. Contexts are kept in the folder.
             team: The processes that are to keep their logs here.
 
         Raises:
             InvalidInput: The folder cannot be written, belongs to another recipe or to other inputs, or is in use.
         """
         check_run_folder(settings)
+        inputs = identify(contexts, models)
         self.path = Path(settings.runs) / settings.name
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -51,7 +62,8 @@ class RunFolder:
             check_run_folder(settings)
             _refuse_other_inputs(self.path / "inputs.json", inputs)
             if not (self.path / "recipe.yaml").exists():
-                write_json(self.path / "inputs.json", dict(inputs))
+                write_json(self.path / "inputs.json", inputs)
+                write_contexts(self.path, [context for used in contexts.values() for context in used])
                 write_text(self.path / "recipe.yaml", to_yaml(settings))
         except BlockingIOError as error:
             raise InvalidInput(f"{self.path} is in use by another process; wait for it, or choose another name=...") from error
@@ -78,6 +90,27 @@ class RunFolder:
         path = self.path / "report.json"
         write_json(path, report)
         return path
+
+
+def write_contexts(folder: Path, contexts: Sequence[Context]) -> None:
+    known = {context.id: context for context in contexts}
+    write_text(folder / CONTEXTS, "".join(context.model_dump_json() + "\n" for context in known.values()))
+
+
+def read_contexts(folder: Path) -> dict[str, Context]:
+    """A run's contexts by id.
+
+    Raises:
+        InvalidInput: The folder has none, or not what a run wrote.
+    """
+    path = folder / CONTEXTS
+    try:
+        contexts = [Context.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except OSError as error:
+        raise InvalidInput(f"{folder} is no run folder: {path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InvalidInput(f"{path} is not as a run wrote it ({str(error).splitlines()[0]}); restore the file") from error
+    return {context.id: context for context in contexts}
 
 
 def check_run_folder(settings: RecipeSettings) -> None:

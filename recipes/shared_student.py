@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from protocol.errors import TutelageError
-from protocol.messages import CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
+from protocol.messages import Answers, AskRequest, CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
 from recipes.team import Team
@@ -18,6 +18,7 @@ from student.settings import StudentSettings
 from student.student import Student
 
 RESULTS: Final = TypeAdapter(list[Reward | Refusal])
+ANSWERS: Final = TypeAdapter(Answers | Refusal)
 
 
 class SharedStudent:
@@ -63,6 +64,14 @@ class SharedStudent:
         else:
             for _, results in self._team.share(Student.score_cohort, [(self._student, number) for number in cohorts], RESULTS):
                 yield results
+
+    def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
+        if self._one_at_a_time:
+            for request in requests:
+                yield [self._team.together(Student.ask_one, self._student, request)[0]]
+        else:
+            for _, answers in self._team.share(Student.ask_one, [(self._student, request) for request in requests], ANSWERS):
+                yield [answers]
 
     def commit(self, request: CommitRequest) -> VersionCard:
         return self._team.together(Student.commit, self._student, request)[0]

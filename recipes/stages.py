@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter
 
 from protocol.domain import Domain
-from protocol.errors import MalformedEdit
 from protocol.exchange import Exchange, InProcessExchange
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, Journal, RewardRecord
-from protocol.messages import Context, Provenance, Refusal, Reward, RewardRequest, SelfEdit, Task, measurement_key
+from protocol.messages import Context, Refusal, Reward, RewardRequest, measurement_key
 from recipes import terminal
+from recipes.candidates import record_candidate
+from recipes.domains.written import find_written
 from recipes.inputs import choose_style
 from recipes.run_folder import RunFolder
 from recipes.shared_student import SharedStudent
@@ -21,7 +23,6 @@ from student.settings import StudentSettings
 from teacher.policy import Policy
 from teacher.settings import TeacherSettings
 
-MAX_JOURNALED_CHARACTERS = 200_000
 TEXTS: Final = TypeAdapter(list[str])
 
 Batch = Sequence[tuple[Context, int]]
@@ -50,11 +51,12 @@ def write_candidates(
     wanted = [(context, index) for context in contexts for index in range(count)]
     batches = [wanted[start : start + teacher.batch_size] for start in range(0, len(wanted), teacher.batch_size)]
     missing = [batch for batch in batches if any((stage, c.id, i) not in journal.candidates for c, i in batch)]
+    style = choose_style(teacher.style, domain)
     with terminal.stage(f"{stage} · writing self-edits", len(wanted), len(wanted) - sum(map(len, missing))) as advance:
         for batch, seeds, texts in sample(team, teacher, domain, missing, seed):
             journal.append(
                 *(
-                    record_candidate(domain, context, text, stage, index, s)
+                    record_candidate(domain, context, text, stage, index, s, style)
                     for (context, index), text, s in zip(batch, texts, seeds, strict=True)
                     if (stage, context.id, index) not in journal.candidates  # a crash may have left a part of a batch
                 )
@@ -69,6 +71,9 @@ def sample(
     """Share batches out; yields each with its seeds and texts, as they arrive. The teacher is loaded only if there are any."""
     if not batches:
         return
+    if teacher.edits:
+        yield from _look_up(teacher.edits, batches, seed)
+        return
     style, policy = choose_style(teacher.style, domain), team.place(Policy, teacher)
     seeds = [[derive_seed(seed, "sample", context.id, index) for context, index in batch] for batch in batches]
     prompts = [[domain.prompt(context, style) for context, _ in batch] for batch in batches]
@@ -78,30 +83,13 @@ def sample(
     team.drop(policy)
 
 
-def record_candidate(domain: Domain, context: Context, text: str, stage: str, index: int, seed: int) -> CandidateRecord:
-    """A candidate as it is journaled: whatever it is, it is kept, with the reason if it is no self-edit."""
-    text = text.encode("utf-8", errors="replace").decode()
-    malformed = None
-    try:
-        domain.parse(text, context)
-    except MalformedEdit as error:
-        malformed = str(error)
-    kept = text[:MAX_JOURNALED_CHARACTERS]
-    return CandidateRecord(stage=stage, context=context.id, index=index, seed=seed, text=kept, malformed=malformed)
-
-
-def read_edit(record: CandidateRecord, domain: Domain, context: Context, style: str) -> SelfEdit | None:
-    """The self-edit of a candidate, or None if it is malformed."""
-    if record.malformed is not None:
-        return None
-    edit = domain.parse(record.text, context)
-    return edit.model_copy(update={"provenance": Provenance(teacher=record.stage, style=style, seed=record.seed)})
-
-
-def make_request(task: Task, context: Context, edit: SelfEdit, seed: int, repeats: int, probes: Sequence[Context] = ()) -> RewardRequest:
-    """A request whose seeds depend on the context and the repeat alone: common random numbers for all its candidates."""
-    seeds = tuple(derive_seed(seed, "inner loop", context.id, repeat) for repeat in range(repeats))
-    return RewardRequest(task=task, context=context, edit=edit, seeds=seeds, probes=tuple(probes))
+def _look_up(edits: str, batches: Sequence[Batch], seed: int) -> Iterator[tuple[Batch, list[int], list[str]]]:
+    """The same from a file of self-edits: each seed begins with another."""
+    contexts = {context.id: context for batch in batches for context, _ in batch}
+    written = find_written(Path(edits), list(contexts.values()), 1, "teacher.edits")
+    for batch in batches:
+        texts = [written[context.id][(seed + index) % len(written[context.id])] for context, index in batch]
+        yield batch, [0] * len(batch), texts
 
 
 def score(exchange: Exchange, requests: Sequence[RewardRequest | None], stage: str, journal: Journal) -> list[Reward | Refusal | None]:

@@ -19,10 +19,11 @@ from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, RoundRecord, SelectionRecord
 from protocol.messages import Context, Refusal, Reward, Task
 from recipes import terminal
+from recipes.candidates import make_request, read_edit
 from recipes.config import LoopSettings, TrainTeacher
-from recipes.inputs import choose_style, choose_task, identify, load_data, student_models, teacher_models
+from recipes.inputs import choose_style, choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import make_request, open_student, read_edit, score, write_candidates
+from recipes.stages import open_student, score, write_candidates
 from recipes.statistics import summarize
 from recipes.team import Team
 from recipes.terminal import console
@@ -69,7 +70,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
     deepspeed = settings.distributed.deepspeed
     with (
-        RunFolder(settings, identify({"contexts": contexts}, models), team) as folder,
+        RunFolder(settings, {"contexts": contexts}, models, team) as folder,
         open_student(team, settings.student, folder, deepspeed) as exchange,
     ):
         outer = Outer(
@@ -194,8 +195,7 @@ def score_candidates(
 ) -> list[float]:
     """The reward of each candidate: what the student says, or the domain's floor where there is no self-edit or no score."""
     by_id = {context.id: context for context in contexts}
-    style = choose_style(outer.teacher.style, outer.domain)
-    edits = [read_edit(c, outer.domain, by_id[c.context], style) for c in candidates]
+    edits = [read_edit(c, outer.domain, by_id[c.context]) for c in candidates]
     requests = [
         make_request(outer.task, by_id[c.context], edit, outer.seed, outer.repeats) if edit else None
         for c, edit in zip(candidates, edits, strict=True)

@@ -168,6 +168,20 @@ def prepare(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int
     return loop
 
 
+def check_prompts(base: FrozenBase, prompts: Sequence[str], answer_tokens: int) -> None:
+    """See that the model has positions for every prompt and its answer.
+
+    Raises:
+        InnerLoopFailed: One is too long.
+    """
+    for prompt in prompts:
+        if len(prompt.encode(errors="replace")) + answer_tokens < base.positions:
+            continue  # no token is shorter than a byte
+        tokens = len(base.tokenizer(prompt).input_ids) + answer_tokens
+        if tokens > base.positions:
+            raise InnerLoopFailed(f"a question and its answer take {tokens} tokens, but the student has {base.positions} positions")
+
+
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss_on: str) -> list[Row]:
     """Token ids and labels of each example; the end-of-text token is learned, padding never is."""
     rows = []

@@ -6,7 +6,6 @@ Implements `protocol.exchange.StudentService`. It sees text and messages only; i
 import itertools
 import json
 import math
-import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,14 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from protocol.domain import Domain, Grader
 from protocol.errors import InnerLoopFailed
-from protocol.files import publish_folder
 from protocol.identity import content_id
 from protocol.messages import (
+    Answers,
+    AskRequest,
     Change,
     CommitRequest,
     Context,
@@ -35,11 +33,12 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
-from protocol.processes import is_first_process
 from student.answers import answer
-from student.base import FrozenBase, fingerprint, gathered
+from student.base import FrozenBase, fingerprint
 from student.engines import choose_engine
-from student.inner_loop import Adapted, InnerLoop, make_plan, prepare
+from student.grading import by_context, grade, value
+from student.inner_loop import Adapted, InnerLoop, check_prompts, make_plan, prepare
+from student.lasting import save_version
 from student.settings import StudentSettings
 from student.sft import settle_memory
 from student.single import Single
@@ -135,7 +134,34 @@ class Student:
         self._ask_base(cohort)
         results = iter(self._engine.run([loop for job in cohort for loop in job.loops]))
         scored = [(job, [next(results) for _ in job.loops]) for job in cohort]
-        return [self._reward(job, own) for job, own in scored if job.id not in self._known]
+        wanted = [(job, own) for job, own in scored if job.id not in self._known]
+        asked = [
+            (job.request.task, context, answers)
+            for job, own in wanted
+            for result in own
+            if isinstance(result, Adapted)
+            for context, answers in by_context(job.domain, job.contexts, result.answers)
+        ]
+        outcomes = iter(grade(self._resolve, asked))
+        return [self._reward(job, own, outcomes) for job, own in wanted]
+
+    def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
+        """The untouched base's answers, context by context, so that they do not depend on which others are asked."""
+        for request in requests:
+            yield [self.ask_one(request)]
+
+    def ask_one(self, request: AskRequest) -> Answers | Refusal:
+        key = measurement_key(self._card, request)
+        try:
+            domain, _ = self._resolve(request.task)
+            prompts = domain.ask(request.context, request.in_view)
+            check_prompts(self._base, prompts, domain.answer_tokens)
+        except InnerLoopFailed as error:
+            return Refusal(key=key, request=request.id, reason=str(error))
+        with self._base.without_adapter():
+            answers = self._answer(self._base, prompts, domain)
+        (outcomes,) = grade(self._resolve, [(request.task, request.context, answers)])
+        return Answers(key=key, request=request.id, student=self._card.fingerprint, outcomes=outcomes)
 
     def _prepare(self, request: RewardRequest) -> Job:
         domain, grader = self._resolve(request.task)
@@ -143,34 +169,35 @@ class Student:
             raise InnerLoopFailed("the context has no questions, so there is nothing to be rewarded for")
         plan = make_plan(request.edit.update, self._settings)
         prompts = tuple(prompt for context in (request.context, *request.probes) for prompt in domain.ask(context))
+        check_prompts(self._base, prompts, domain.answer_tokens)
         loops = []
         for seed in request.seeds:
             loop = prepare(self._base, domain.expand(request.context, request.edit, seed), plan, seed)
             loops.append(replace(loop, prompts=prompts, answer_tokens=domain.answer_tokens))
         return Job(request, request.id, domain, grader, tuple(loops))
 
-    def _reward(self, job: Job, results: Sequence[Adapted | InnerLoopFailed]) -> Reward | Refusal:
-        adapted: list[list[Outcomes]] = []
-        trained_tokens, seconds = 0, 0.0
-        for result in results:
-            if isinstance(result, InnerLoopFailed):
-                return self._refuse(job.request, result)
-            adapted.append(_read(job.domain, job.grader, job.contexts, result.answers))
-            trained_tokens, seconds = trained_tokens + result.trained_tokens, seconds + result.seconds
+    def _reward(self, job: Job, results: Sequence[Adapted | InnerLoopFailed], outcomes: Iterator[Outcomes]) -> Reward | Refusal:
+        """Of one job: what came of its inner loops. `outcomes` yields those of every loop that was asked, context by context."""
+        trained = [result for result in results if isinstance(result, Adapted)]
+        adapted = [[next(outcomes) for _ in job.contexts] for _ in trained]
+        if failed := next((result for result in results if isinstance(result, InnerLoopFailed)), None):
+            return self._refuse(job.request, failed)
         base = [self._base_outcomes[context.id, job.request.task.id] for context in job.contexts]
         changes = [Change(base=base[i], adapted=tuple(repeat[i] for repeat in adapted)) for i in range(len(base))]
         return Reward(
             key=measurement_key(self._card, job.request),
             request=job.id,
+            context=job.request.context.id,
+            edit=job.request.edit.id,
             student=self._card.fingerprint,
-            value=sum(job.domain.value(base[0], repeat[0]) for repeat in adapted) / len(adapted),
+            value=value(job.domain, changes[0], f"{job.request.context.title!r} by {job.grader.name}"),
             change=changes[0],
             probes=tuple(changes[1:]),
             gained=changes[0].gained,
             lost=changes[0].lost,
             seeds=job.request.seeds,
-            seconds=seconds,
-            trained_tokens=trained_tokens,
+            seconds=sum(result.seconds for result in trained),
+            trained_tokens=sum(result.trained_tokens for result in trained),
             truncated_examples=sum(loop.truncated for loop in job.loops),
         )
 
@@ -188,10 +215,11 @@ class Student:
 
     def _commit(self, request: CommitRequest, base: FrozenBase) -> VersionCard:
         started = time.perf_counter()
-        domain, grader = self._resolve(request.task)
+        domain, _ = self._resolve(request.task)
         contexts = [lesson.context for lesson in request.lessons]
+        check_prompts(base, [prompt for context in contexts for prompt in domain.ask(context)], domain.answer_tokens)
         with base.without_adapter():
-            before = self._ask(base, contexts, domain, grader)
+            before = self._ask(base, contexts, request.task)
         examples = [e for lesson in request.lessons for e in domain.expand(lesson.context, lesson.edit, request.seed)]
         updates = {lesson.edit.update for lesson in request.lessons}
         if len(updates) > 1:
@@ -200,8 +228,8 @@ class Student:
         path = self._folder / f"version-{request.id[:8]}"
         loop = prepare(base, examples, plan, request.seed, lessons=len(request.lessons))
         trained_tokens = Single(base).learn(loop, path.with_name(path.name + ".training"))
-        after = self._ask(base, contexts, domain, grader)
-        self._save(base, path)
+        after = self._ask(base, contexts, request.task)
+        save_version(base, self._settings, path)
         return VersionCard(
             key=measurement_key(self._card, request),
             request=request.id,
@@ -226,25 +254,6 @@ class Student:
             torch.nn.functional.linear = linear  # which ZeRO stage 3 replaces
             settle_memory()
 
-    def _save(self, base: FrozenBase, path: Path) -> None:
-        """Write the trained adapter, or the model that it makes, to `path` whole or not at all."""
-        unfinished, adapter = path.with_name(path.name + ".tmp"), path.with_name(path.name + ".adapter")
-        with gathered(weight for name, weight in base.model.named_parameters() if "lora_" in name):
-            if is_first_process():
-                for leftover in (unfinished, adapter):
-                    shutil.rmtree(leftover, ignore_errors=True)
-                base.model.save_pretrained(unfinished)
-        if is_first_process():
-            if self._settings.merge:
-                unfinished.rename(adapter)
-                options = {"revision": self._settings.revision, "trust_remote_code": self._settings.trust_remote_code}
-                whole = AutoModelForCausalLM.from_pretrained(self._settings.model, dtype=self._settings.dtype, **options)
-                PeftModel.from_pretrained(whole, adapter).merge_and_unload().save_pretrained(unfinished)
-                shutil.rmtree(adapter)
-            base.tokenizer.save_pretrained(unfinished)
-            publish_folder(unfinished, path)
-            shutil.rmtree(path.with_name(path.name + ".training"), ignore_errors=True)
-
     def _resolve(self, task: Task) -> tuple[Domain, Grader]:
         """The domain and the grader that a request names, at the versions it names."""
         for kind, name, version, known in (
@@ -258,29 +267,22 @@ class Student:
 
     def _ask_base(self, jobs: Sequence[Job]) -> None:
         """The base model's answers, once per context: they do not depend on the edit, nor on which other contexts there are."""
+        new = {(context.id, job.request.task.id): (job, context) for job in jobs for context in job.contexts}
+        new = {key: asked for key, asked in new.items() if key not in self._base_outcomes}
         with self._base.without_adapter():
-            for job in jobs:
-                for context in job.contexts:
-                    key = (context.id, job.request.task.id)
-                    if key not in self._base_outcomes:
-                        (self._base_outcomes[key],) = self._ask(self._base, [context], job.domain, job.grader)
+            answers = [self._answer(self._base, job.domain.ask(context), job.domain) for job, context in new.values()]
+        asked = [(job.request.task, context, own) for (job, context), own in zip(new.values(), answers, strict=True)]
+        self._base_outcomes.update(zip(new, grade(self._resolve, asked), strict=True))
 
-    def _ask(self, base: FrozenBase, contexts: Sequence[Context], domain: Domain, grader: Grader) -> list[Outcomes]:
+    def _ask(self, base: FrozenBase, contexts: Sequence[Context], task: Task) -> list[Outcomes]:
         """Ask the questions of all contexts in one go."""
-        prompts = [prompt for context in contexts for prompt in domain.ask(context)]
+        domain, _ = self._resolve(task)
+        answers = self._answer(base, [prompt for context in contexts for prompt in domain.ask(context)], domain)
+        return grade(self._resolve, [(task, context, own) for context, own in by_context(domain, contexts, answers)])
+
+    def _answer(self, base: FrozenBase, prompts: Sequence[str], domain: Domain) -> list[str]:
         with base.ready():
-            answers = answer(base.model, base.tokenizer, prompts, domain.answer_tokens, self._settings.answer_batch)
-        return _read(domain, grader, contexts, answers)
-
-
-def _read(domain: Domain, grader: Grader, contexts: Sequence[Context], answers: Sequence[str]) -> list[Outcomes]:
-    """Outcomes per context, of answers to all contexts' prompts in order."""
-    outcomes, start = [], 0
-    for context in contexts:
-        end = start + len(domain.ask(context))
-        outcomes.append(domain.read_answers(context, answers[start:end], grader))
-        start = end
-    return outcomes
+            return answer(base.model, base.tokenizer, prompts, domain.answer_tokens, self._settings.answer_batch)
 
 
 def _cohorts(jobs: Sequence[Job], sizes: tuple[int, int]) -> list[Sequence[Job]]:

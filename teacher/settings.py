@@ -8,7 +8,7 @@ from protocol.errors import InvalidInput
 
 @dataclass
 class TeacherSettings:
-    """Which model writes self-edits, and how it samples.
+    """Which model writes self-edits, and how it samples; or a file of what was written elsewhere.
 
     Attributes:
         model: Folder or hub name of the base model, or a PEFT folder, whose base is then read from it.
@@ -20,6 +20,8 @@ class TeacherSettings:
         temperature, top_p: Sampling; 1.0 and 0.95 as published.
         max_new_tokens: A candidate is cut there.
         batch_size: Candidates sampled at once.
+        edits: Instead of a model, a file of self-edits: SEAL's data and result files, or rows of `context` and `completions`. The
+            first is taken, or as many as are asked for; another seed begins with the next.
     """
 
     model: str = ""
@@ -32,6 +34,7 @@ class TeacherSettings:
     top_p: float = 0.95
     max_new_tokens: int = 2048
     batch_size: int = 16
+    edits: str = ""
 
 
 @dataclass

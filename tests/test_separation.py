@@ -8,9 +8,9 @@ import torch
 
 from protocol.exchange import InProcessExchange
 from protocol.messages import CommitRequest, Context, Message, Question, Refusal, Reward, RewardRequest, StudentCard, Task, VersionCard
+from recipes.candidates import make_request, record_candidate
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
-from recipes.stages import make_request, record_candidate
 from student.settings import StudentSettings
 from student.student import Student
 from teacher.policy import Policy
@@ -85,7 +85,7 @@ def test_teacher_and_student_share_text_and_nothing_else(llama: str, olmo: str, 
 
     texts = policy.sample([domain.prompt(CONTEXT, "implications")] * 3, [1, 2, 3])
     assert all(isinstance(text, str) for text in texts)
-    records = [record_candidate(domain, CONTEXT, text, "round-1", i, i) for i, text in enumerate(texts)]
+    records = [record_candidate(domain, CONTEXT, text, "round-1", i, i, "implications") for i, text in enumerate(texts)]
     edits = [domain.parse("Ada plays the harp.", CONTEXT)] + [domain.parse(r.text, CONTEXT) for r in records if r.malformed is None]
     requests = [make_request(TASK, CONTEXT, edit, seed=0, repeats=2) for edit in edits]
 

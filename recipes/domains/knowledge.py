@@ -3,13 +3,14 @@
 Source: SEAL, arXiv 2506.10943, section 3.2 and appendix B, and its released code.
 """
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
 
 from protocol.domain import Grader
 from protocol.errors import MalformedEdit
 from protocol.messages import Context, Example, Outcomes, SelfEdit, accuracy
-from recipes.domains.knowledge_text import STYLES, question_prompt, split_completion, teacher_prompt, training_sequence
+from recipes.domains.knowledge_text import STYLES, passage_prompt, question_prompt, split_completion, teacher_prompt, training_sequence
 
 MAX_CHARACTERS = 100_000
 MAX_SEQUENCES = 1024
@@ -55,11 +56,14 @@ class Knowledge:
             texts.append(context.passage.strip())
         return [Example(completion=training_sequence(context.title, text)) for text in texts]
 
-    def ask(self, context: Context) -> Sequence[str]:
-        return [question_prompt(context.title, question.text) for question in context.questions]
+    def ask(self, context: Context, in_view: bool = False) -> Sequence[str]:
+        passage = passage_prompt(context.title, context.passage) if in_view else ""
+        return [passage + question_prompt(context.title, question.text) for question in context.questions]
 
-    def read_answers(self, context: Context, answers: Sequence[str], grader: Grader) -> Outcomes:
-        return tuple(grader.grade(context.questions, answers))
+    def read_answers(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]], grader: Grader) -> Sequence[Outcomes]:
+        questions = [question for context in contexts for question in context.questions]
+        graded = iter(grader.grade(questions, [answer for own in answers for answer in own]))
+        return [tuple(itertools.islice(graded, len(context.questions))) for context in contexts]
 
     def value(self, base: Outcomes, adapted: Outcomes) -> float:
         return accuracy(adapted) - accuracy(base)

@@ -37,7 +37,7 @@ def load_contexts(source: str, split: str = "") -> list[Context]:
         case ".json":
             contexts = list(_from_json(path))
         case ".jsonl":
-            contexts = [_context(row, f"{path}, line {number}") for number, row in read_jsonl(path)]
+            contexts = [context_of(row, f"{path}, line {number}") for number, row in read_jsonl(path)]
         case ".txt" | ".md":
             contexts = [_from_text(path)]
         case suffix:
@@ -67,21 +67,26 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 raise InvalidInput(f"{path}, line {number} is not JSON: {error}; every line is one object {SHAPE}") from error
 
 
-def _from_json(path: Path) -> Iterator[Context]:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, whatever it is."""
     text = read_text(path)
     try:
-        content = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}") from error
     except RecursionError as error:
         raise InvalidInput(f"{path} nests too deeply to be data") from error
     except ValueError as error:  # a number of thousands of digits
         raise InvalidInput(f"{path} is not JSON that can be read: {error}") from error
+
+
+def _from_json(path: Path) -> Iterator[Context]:
+    content = read_json(path)
     if isinstance(content, dict) and "data" in content:  # SQuAD v1.1 and v2.0
         yield from _from_squad(content["data"], path)
     elif isinstance(content, list):
         for index, row in enumerate(content):
-            yield _context(row, f"{path}, item {index}")
+            yield context_of(row, f"{path}, item {index}")
     else:
         raise InvalidInput(f"{path} holds a {type(content).__name__}; it must be a list of {SHAPE} or SQuAD's {{'data': [...]}}")
 
@@ -94,13 +99,13 @@ def _from_squad(articles: Any, path: Path) -> Iterator[Context]:
                     {"question": qa["question"], "answers": [a["text"] for a in qa["answers"]]} for qa in paragraph["qas"] if qa["answers"]
                 ]
                 row = {"title": article.get("title", ""), "context": paragraph["context"], "questions": questions}
-                yield _context(row, f"{path}, article {article.get('title', '?')!r}")
+                yield context_of(row, f"{path}, article {article.get('title', '?')!r}")
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"{path} is not SQuAD-shaped: {type(error).__name__} {error} (data > paragraphs > qas > answers)") from error
 
 
 def _from_text(path: Path) -> Context:
-    return _context({"title": path.stem.replace("_", " "), "context": read_text(path)}, str(path))
+    return context_of({"title": path.stem.replace("_", " "), "context": read_text(path)}, str(path))
 
 
 def _from_folder(folder: Path) -> list[Context]:
@@ -152,14 +157,15 @@ def _grouped(rows: Iterable[Any], source: str) -> list[Context]:
                 "context": row.get("context"),
                 "questions": [{k: row[k] for k in ("question", "answer", "answers") if row.get(k)}],
             }
-        context = _context(row, f"{source}, row {index}")
+        context = context_of(row, f"{source}, row {index}")
         key = (context.title, context.passage)
         known = merged.get(key)
         merged[key] = context.model_copy(update={"questions": known.questions + context.questions}) if known else context
     return list(merged.values())
 
 
-def _context(row: Any, place: str) -> Context:
+def context_of(row: Any, place: str) -> Context:
+    """The context of a row of `SHAPE`; `place` says where it stands, for messages."""
     if not isinstance(row, dict):
         raise InvalidInput(f"{place} is a {type(row).__name__}; it must be {SHAPE}")
     passage = row.get("context", row.get("passage"))
@@ -175,7 +181,7 @@ def _context(row: Any, place: str) -> Context:
 
 
 def _question(row: Any, place: str) -> Question:
-    """{"question", "answer"}, or {"question", "answers"} with a list of texts or SQuAD's {"text": [...]}."""
+    """{"question", "answer"}, or {"question", "answers"} with a list of texts or SQuAD's {"text": [...]}. A blank answer is none."""
     if not isinstance(row, dict) or not isinstance(row.get("question"), str):
         raise InvalidInput(f'{place}: a question is {_shown(row)}; it must be {{"question": str, "answer": str}}')
     answers: Any = row.get("answers", row.get("answer", []))
@@ -184,8 +190,8 @@ def _question(row: Any, place: str) -> Question:
     if isinstance(answers, str):
         answers = [answers]
     try:
-        return Question(text=row["question"], answers=tuple(dict.fromkeys(answers)))
-    except (ValidationError, TypeError) as error:
+        return Question(text=row["question"], answers=tuple(dict.fromkeys(answer for answer in answers if answer.strip())))
+    except (ValidationError, TypeError, AttributeError) as error:
         problem = _first(error) if isinstance(error, ValidationError) else f"answers is {_shown(answers)}"
         raise InvalidInput(f"{place}, question {row['question'][:60]!r}: {problem}; answers are texts") from error
 

@@ -37,6 +37,21 @@ def teacher_prompt(style: str, title: str, passage: str) -> str:
     return STYLES[style].replace("{title}", title, 1).replace("{passage}", passage, 1)
 
 
+def read_prompt(prompt: str) -> tuple[str, str, str] | None:
+    """The style, title and passage that a teacher's prompt was made of; None if it is in other words."""
+    for style, wording in STYLES.items():
+        start, _, end = wording.partition("{title}\n{passage}")
+        if len(prompt) >= len(start) + len(end) and prompt.startswith(start) and prompt.endswith(end):
+            title, _, passage = prompt[len(start) : len(prompt) - len(end)].partition("\n")
+            return style, title, passage
+    return None
+
+
+def passage_prompt(title: str, passage: str) -> str:
+    """What stands before the question where the passage is in view."""
+    return f"Passage:\n{title}\n{passage}\n\n"
+
+
 def question_prompt(title: str, question: str) -> str:
     """The text the student continues to answer, without the passage in view."""
     return f"Let's answer a question directly and concisely.\nQuestion: Topic: {title}\n{question}\nAnswer:\n"

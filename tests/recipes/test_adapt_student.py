@@ -45,6 +45,8 @@ class Appraiser:
         return Reward(
             key=key,
             request=request.id,
+            context=request.context.id,
+            edit=request.edit.id,
             student=CARD.fingerprint,
             value=float(text),
             change=Change(base=outcomes, adapted=(outcomes,)),

@@ -38,7 +38,7 @@ def test_a_process_that_does_not_report_is_named() -> None:
 def test_a_run_folder_that_is_another_one_elsewhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recipes.team._SHOWING_SECONDS", 0.1)
     settings = AdaptStudent(recipe="adapt_student", name="mine", runs=str(tmp_path), contexts=DataSettings(source="a.txt"))
-    with RunFolder(settings, {}, Team()) as folder, pytest.raises(TutelageError, match="put runs=DIR on a file system that all share"):
+    with RunFolder(settings, {}, {}, Team()) as folder, pytest.raises(TutelageError, match="put runs=DIR on a file system that all share"):
         Team()._open_log(folder.path, "another token")
 
 

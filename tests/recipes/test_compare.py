@@ -17,6 +17,8 @@ def reward(base: bool, adapted: bool) -> Reward:
     return Reward(
         key="0" * 32,
         request="0" * 32,
+        context="0" * 32,
+        edit="0" * 32,
         student="0" * 32,
         value=adapted - base,
         change=change,

@@ -103,7 +103,7 @@ def test_a_candidate_that_is_no_self_edit_is_refused_with_the_reason(text: str, 
 
 def test_value_is_the_accuracy_gain() -> None:
     grader = ExactMatch()
-    wrong, right = (DOMAIN.read_answers(CONTEXT, [answer], grader) for answer in ("lyre", "The harp.\nand so on"))
+    wrong, right = DOMAIN.read_answers([CONTEXT, CONTEXT], [["lyre"], ["The harp.\nand so on"]], grader)
     assert DOMAIN.value(wrong, right) == 1.0
     assert DOMAIN.value(right, wrong) == -1.0
     assert DOMAIN.value(right, right) == 0.0

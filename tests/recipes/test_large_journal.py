@@ -24,7 +24,7 @@ def write_journal(path: Path) -> None:
     outcomes = tuple(Outcome(answer="a short answer", correct=True, score=1.0) for _ in range(5))
     change = Change(base=outcomes, adapted=(outcomes,))
     content = {"value": 0.5, "change": change, "gained": 1, "lost": 0, "seeds": (1,), "seconds": 0.5, "trained_tokens": 100}
-    reward = Reward(key=ID, request=ID, student=ID, **content)  # type: ignore[arg-type]
+    reward = Reward(key=ID, request=ID, context=ID, edit=ID, student=ID, **content)  # type: ignore[arg-type]
     scored = line(RewardRecord(stage="STAGE", result=reward))
     written = line(CandidateRecord(stage="STAGE", context=ID, index=0, seed=1, text="x" * 500)).replace('"index":0', '"index":INDEX')
     with path.open("w") as file:

@@ -4,11 +4,13 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import InvalidInput
+from protocol.messages import Context
 from recipes.config import AdaptStudent, DataSettings
-from recipes.run_folder import RunFolder, check_run_folder
+from recipes.run_folder import RunFolder, check_run_folder, read_contexts
 from recipes.team import Team
 
-INPUTS = {"contexts": "1"}
+ADA = Context(title="Ada", passage="Ada plays\u2028the harp.")
+INPUTS = {"contexts": [ADA, ADA]}
 
 
 def settings(runs: Path, **changes: object) -> AdaptStudent:
@@ -16,34 +18,44 @@ def settings(runs: Path, **changes: object) -> AdaptStudent:
 
 
 def test_the_same_recipe_reopens_its_folder(tmp_path: Path) -> None:
-    with RunFolder(settings(tmp_path), INPUTS, Team()) as folder:
+    with RunFolder(settings(tmp_path), INPUTS, {}, Team()) as folder:
         folder.log_metrics(loss=1.5)
         folder.write_report({"n": 1})
-    with RunFolder(settings(tmp_path), INPUTS, Team()) as folder:
+    with RunFolder(settings(tmp_path), INPUTS, {}, Team()) as folder:
         folder.log_metrics(loss=1.0)
     assert [json.loads(line)["loss"] for line in (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()] == [1.5, 1.0]
 
 
+def test_a_run_keeps_its_contexts(tmp_path: Path) -> None:
+    with RunFolder(settings(tmp_path), INPUTS, {}, Team()) as folder:
+        assert read_contexts(folder.path) == {ADA.id: ADA}
+    with pytest.raises(InvalidInput, match=r"is no run folder: .*contexts\.jsonl cannot be read"):
+        read_contexts(tmp_path)
+    (folder.path / "contexts.jsonl").write_text("{}{")
+    with pytest.raises(InvalidInput, match="is not as a run wrote it"):
+        read_contexts(folder.path)
+
+
 def test_a_changed_recipe_is_refused_naming_the_keys(tmp_path: Path) -> None:
-    with RunFolder(settings(tmp_path), INPUTS, Team()):
+    with RunFolder(settings(tmp_path), INPUTS, {}, Team()):
         pass
     with pytest.raises(InvalidInput, match=r"candidates was 1, is now 3; seed was 0, is now 7.*name=\.\.\., delete"):
         check_run_folder(settings(tmp_path, candidates=3, seed=7))
 
 
 def test_other_data_or_weights_under_the_same_recipe_are_refused(tmp_path: Path) -> None:
-    with RunFolder(settings(tmp_path), INPUTS, Team()):
+    with RunFolder(settings(tmp_path), INPUTS, {}, Team()):
         pass
     with pytest.raises(InvalidInput, match=r"contexts changed since .*mine was begun"):
-        RunFolder(settings(tmp_path), {"contexts": "2"}, Team())
+        RunFolder(settings(tmp_path), {"contexts": [Context(title="Bob")]}, {}, Team())
 
 
-@pytest.mark.parametrize("left", [["lock"], ["lock", "inputs.json"], ["lock", "inputs.json", "recipe.yaml.tmp"]])
+@pytest.mark.parametrize("left", [["lock"], ["lock", "inputs.json"], ["lock", "inputs.json", "contexts.jsonl", "recipe.yaml.tmp"]])
 def test_a_folder_whose_making_was_cut_short_is_made_again(tmp_path: Path, left: list[str]) -> None:
     (tmp_path / "mine").mkdir()
     for name in left:
         (tmp_path / "mine" / name).write_text("")
-    with RunFolder(settings(tmp_path), INPUTS, Team()) as folder:
+    with RunFolder(settings(tmp_path), INPUTS, {}, Team()) as folder:
         assert (folder.path / "recipe.yaml").stat().st_size > 0
     check_run_folder(settings(tmp_path))
 
@@ -52,7 +64,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(InvalidInput, match="is no run folder"):
-        RunFolder(settings(tmp_path), INPUTS, Team())
+        RunFolder(settings(tmp_path), INPUTS, {}, Team())
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
@@ -71,5 +83,5 @@ def test_runs_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    with RunFolder(settings(tmp_path), INPUTS, Team()), pytest.raises(InvalidInput, match="in use by another process"):
-        RunFolder(settings(tmp_path), INPUTS, Team())
+    with RunFolder(settings(tmp_path), INPUTS, {}, Team()), pytest.raises(InvalidInput, match="in use by another process"):
+        RunFolder(settings(tmp_path), INPUTS, {}, Team())

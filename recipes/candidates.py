@@ -1,0 +1,37 @@
+"""From a teacher's text to what a student is asked to do with it: recorded, read, requested. Torch-free."""
+
+from collections.abc import Sequence
+
+from protocol.domain import Domain
+from protocol.errors import MalformedEdit
+from protocol.identity import derive_seed
+from protocol.journal import CandidateRecord
+from protocol.messages import Context, Provenance, RewardRequest, SelfEdit, Task
+
+MAX_JOURNALED_CHARACTERS = 200_000
+
+
+def record_candidate(domain: Domain, context: Context, text: str, stage: str, index: int, seed: int, style: str) -> CandidateRecord:
+    """A candidate as it is journaled: whatever it is, it is kept, with the reason if it is no self-edit."""
+    text = text.encode("utf-8", errors="replace").decode()
+    malformed = None
+    try:
+        domain.parse(text, context)
+    except MalformedEdit as error:
+        malformed = str(error)
+    kept = text[:MAX_JOURNALED_CHARACTERS]
+    return CandidateRecord(stage=stage, context=context.id, index=index, seed=seed, style=style, text=kept, malformed=malformed)
+
+
+def read_edit(record: CandidateRecord, domain: Domain, context: Context) -> SelfEdit | None:
+    """The self-edit of a candidate, or None if it is malformed."""
+    if record.malformed is not None:
+        return None
+    edit = domain.parse(record.text, context)
+    return edit.model_copy(update={"provenance": Provenance(teacher=record.stage, style=record.style, seed=record.seed)})
+
+
+def make_request(task: Task, context: Context, edit: SelfEdit, seed: int, repeats: int, probes: Sequence[Context] = ()) -> RewardRequest:
+    """A request whose seeds depend on the context and the repeat alone: common random numbers for all its candidates."""
+    seeds = tuple(derive_seed(seed, "inner loop", context.id, repeat) for repeat in range(repeats))
+    return RewardRequest(task=task, context=context, edit=edit, seeds=seeds, probes=tuple(probes))

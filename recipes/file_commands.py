@@ -1,0 +1,84 @@
+"""The commands that read a file or a run folder and write another: import, export, expand, grade."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from protocol.errors import InvalidInput
+from recipes.domains import DOMAINS
+from recipes.graders import GRADERS
+from recipes.inputs import choose_style
+from recipes.reliability import describe_reliability
+
+
+def add_file_commands(commands: Any) -> None:
+    """Tell an argument parser about them."""
+    results = commands.add_parser("import", help="make a run folder of a result file as SEAL released it")
+    results.add_argument("file", type=Path, help="such as rank_iter0.json or eval_base.json")
+    results.add_argument("--run", type=Path, required=True, metavar="DIR", help="the folder to make")
+    export = commands.add_parser("export", help="write a run's self-edits as rows for TRL or datasets")
+    export.add_argument("run", type=Path, metavar="DIR", help="a run folder")
+    what = "prompt/completion rows, chat messages, or a datasets folder with rewards"
+    export.add_argument("--what", choices=("sft", "messages", "dataset"), default="sft", help=what)
+    export.add_argument("--best-of", type=int, metavar="N", help="keep the N best of each context by reward; without it, all")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE")
+    expand = commands.add_parser("expand", help="write the training sequences of every completion in a file")
+    expand.add_argument("file", type=Path, help="contexts with completions, such as iter0_train.json")
+    expand.add_argument("--style", default="", help="the prompt style they were written to; without it, the first")
+    expand.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
+    grade = commands.add_parser("grade", help="grade rows of question, gold and answer")
+    grade.add_argument("file", type=Path, help="JSONL; gold is a text or a list of texts")
+    grade.add_argument("--grader", required=True, help="such as exact_match, contained, lexical or judge")
+    grade.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
+    grade.add_argument("overrides", nargs="*", metavar="judge.KEY=VALUE", help="settings of a judge, such as judge.model=FOLDER")
+
+
+def import_file(options: argparse.Namespace, rest: Sequence[str]) -> str:
+    from recipes.released import import_results
+
+    report = import_results(options.file, options.run)
+    before, after, gain = (report[name] for name in ("accuracy_before", "accuracy_after", "gain"))
+    told = [
+        f"{after['n']} contexts: accuracy {before['mean']:.1%} before, {after['mean']:.1%} after, "
+        f"gain {gain['mean']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}], "
+        f"answers +{report['answers_gained']} -{report['answers_lost']}"
+    ]
+    if report["reliability"]:
+        told.append(describe_reliability(report["reliability"]))
+    return "\n".join([*told, f"run folder: {options.run}"])
+
+
+def export_folder(options: argparse.Namespace, rest: Sequence[str]) -> str:
+    from recipes.exports import export_run
+
+    if options.best_of is not None and options.best_of < 1:
+        raise InvalidInput(f"--best-of is {options.best_of}; it must be at least 1")
+    rows = export_run(options.run, options.what, options.best_of, options.out, DOMAINS["knowledge"])
+    return f"{rows} rows: {options.out}"
+
+
+def expand_completions(options: argparse.Namespace, rest: Sequence[str]) -> str:
+    from recipes.exports import expand_file
+
+    domain = DOMAINS["knowledge"]
+    choose_style(options.style, domain, "--style")
+    malformed = expand_file(options.file, options.out, domain)
+    return f"{options.out}" + (f"; {malformed} completions are no self-edits and have no sequences" if malformed else "")
+
+
+def grade_rows(options: argparse.Namespace, rest: Sequence[str]) -> str:
+    from recipes.exports import grade_file
+
+    graded = grade_file(options.file, GRADERS[options.grader], options.out)
+    missing = f", {graded['missing']} verdicts missing" if graded["missing"] else ""
+    return f"{graded['graded']} of {graded['rows']} rows graded, {graded['correct']:.1%} correct{missing}: {options.out}"
+
+
+FILE_COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Sequence[str]], str]]] = {
+    "import": import_file,
+    "export": export_folder,
+    "expand": expand_completions,
+    "grade": grade_rows,
+}
+"""By name; each returns what the user is told."""

@@ -1,0 +1,132 @@
+"""How much of a reward is the self-edit's and how much is luck, and which candidates are worth another repeat.
+
+A repeat trains the same self-edit with another seed. One-way analysis of variance within contexts parts the variance of rewards into that
+between self-edits and that between repeats of one; their shares are the intraclass correlation (Shrout & Fleiss 1979, case 1).
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+
+Repeats = Sequence[float]
+"""One candidate's results, a number per repeat."""
+
+Estimate = dict[str, float | int]
+
+_LEAST_VARIANCE = 1e-6
+
+
+def estimate_reliability(contexts: Sequence[Sequence[Repeats]], resamples: int = 2_000) -> Estimate | None:
+    """Estimate how much of the rewards' variance within contexts is the self-edits'.
+
+    Args:
+        contexts: For each context its candidates' results, which may differ in number.
+        resamples: Of contexts, for the 95% bootstrap interval.
+
+    Returns:
+        `single` (of one repeat) and `reward` (of the mean over `repeats`, the repeats of an average candidate) in [0, 1], the latter with
+        `low` and `high`; the standard deviations `between` self-edits and `within` one; `n` contexts. None where nothing was repeated, or
+        no context has two candidates.
+    """
+    parts = np.array([_sums(candidates) for candidates in contexts if candidates])
+    if not len(parts) or parts[:, 1].sum() == 0 or parts[:, 3].sum() == 0:
+        return None
+    counts = [len(repeats) for candidates in contexts for repeats in candidates]
+    each = statistics.fmean(counts)
+    drawn = np.random.default_rng(0).integers(0, len(parts), size=(resamples, len(parts)))
+    between, within = _variances(parts.sum(axis=0))
+    low, high = np.nanquantile([_share(*_variances(sums), each) for sums in parts[drawn].sum(axis=1)], [0.025, 0.975])
+    return {
+        "single": _share(between, within, 1),
+        "reward": _share(between, within, each),
+        "low": float(low),
+        "high": float(high),
+        "repeats": each,
+        "between": math.sqrt(between),
+        "within": math.sqrt(within),
+        "n": len(parts),
+    }
+
+
+def describe_reliability(estimate: Estimate) -> str:
+    """What the user is told of it."""
+    return (
+        f"reward reliability {estimate['reward']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}] at {estimate['repeats']:.3g} repeats "
+        f"({estimate['single']:.2f} at one): standard deviation {estimate['between']:.3f} between self-edits, "
+        f"{estimate['within']:.3f} between repeats of one"
+    )
+
+
+def _sums(candidates: Sequence[Repeats]) -> tuple[float, float, float, float, float]:
+    """Of one context: squares and degrees of freedom between candidates and within them, and the weight of the variance between."""
+    counts, total = [len(repeats) for repeats in candidates], sum(map(len, candidates))
+    means = [statistics.fmean(repeats) for repeats in candidates]
+    mean = sum(count * own for count, own in zip(counts, means, strict=True)) / total
+    between = sum(count * (own - mean) ** 2 for count, own in zip(counts, means, strict=True))
+    within = sum((x - own) ** 2 for repeats, own in zip(candidates, means, strict=True) for x in repeats)
+    return between, len(counts) - 1, within, total - len(counts), total - sum(count**2 for count in counts) / total
+
+
+def _variances(sums: np.ndarray) -> tuple[float, float]:
+    """Variance between self-edits and within one. What sampling error makes negative is zero."""
+    between, between_freedom, within, within_freedom, weight = (float(x) for x in sums)
+    if not between_freedom or not within_freedom:
+        return math.nan, math.nan
+    noise = within / within_freedom
+    return max(0.0, (between - between_freedom * noise) / weight), noise
+
+
+def _share(between: float, within: float, repeats: float) -> float:
+    total = between + within / repeats
+    return between / total if total else math.nan
+
+
+def find_contenders(results: Sequence[Repeats], keep: int, repeats: int, give_up_below: float, noise: float, between: float) -> list[int]:
+    """Which of a context's candidates may still be among the best when all repeats are done.
+
+    Rewards are taken to be normal: the true difference to the last one that would be kept is shrunk towards none by what is known of
+    `between` and `noise`, and repeats to come add noise.
+
+    Args:
+        results: One per candidate still in the running, equally many each; empty for candidates that have dropped out.
+        keep: How many are to be kept.
+        repeats: How many each gets in all.
+        give_up_below: The chance below which a candidate drops out.
+        noise: Variance of repeats of one self-edit.
+        between: Variance between self-edits of a context.
+
+    Returns:
+        Their indices; at least `keep` of them if there are so many.
+    """
+    running = [i for i, own in enumerate(results) if own]
+    ranked = sorted(running, key=lambda i: -statistics.fmean(results[i]))
+    if len(ranked) <= keep:
+        return running
+    bar, done = statistics.fmean(results[ranked[keep - 1]]), len(results[ranked[0]])
+    left, between, noise = repeats - done, max(between, _LEAST_VARIANCE), max(noise, _LEAST_VARIANCE)
+    trust = between / (between + noise / done)
+    spread = math.sqrt(left**2 * (1 - trust) * 2 * between + left * 2 * noise) / repeats
+
+    def chance(i: int) -> float:
+        lag = bar - statistics.fmean(results[i])
+        return 0.5 * math.erfc((done * lag + left * trust * lag) / repeats / spread / math.sqrt(2))
+
+    return sorted(set(ranked[:keep]) | {i for i in running if chance(i) >= give_up_below})
+
+
+def guess_variances(contexts: Sequence[Sequence[Repeats]], questions: Sequence[int]) -> tuple[float, float]:
+    """Noise and the variance between self-edits, as far as a round has shown them.
+
+    Before anything was repeated, noise is that of as many coins as a context has `questions`, which is an upper bound.
+    """
+    repeated = [own for candidates in contexts for own in candidates if len(own) > 1]
+    if repeated:
+        noise = sum(statistics.variance(own) * (len(own) - 1) for own in repeated) / sum(len(own) - 1 for own in repeated)
+    else:
+        shares = [(statistics.fmean(own[0] for own in c if own), n) for c, n in zip(contexts, questions, strict=True) if any(c)]
+        noise = statistics.fmean(share * (1 - share) / count for share, count in shares)
+    firsts = [[own[0] for own in candidates if own] for candidates in contexts]
+    total = statistics.fmean(variances) if (variances := [statistics.variance(f) for f in firsts if len(f) > 1]) else 0.0
+    return noise, max(0.0, total - noise)

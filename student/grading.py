@@ -1,0 +1,45 @@
+"""Answers become outcomes: those of a whole cohort are graded in one go, since a grader may take long."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from protocol.domain import Domain, Grader
+from protocol.errors import TutelageError
+from protocol.messages import Change, Context, Outcomes, Task, graded_twice
+
+
+def by_context(domain: Domain, contexts: Sequence[Context], answers: Sequence[str]) -> list[tuple[Context, Sequence[str]]]:
+    """Answers to all contexts' prompts in order, each context's own."""
+    left = iter(answers)
+    return [(context, list(itertools.islice(left, len(domain.ask(context))))) for context in contexts]
+
+
+def grade(resolve: Callable[[Task], tuple[Domain, Grader]], asked: Sequence[tuple[Task, Context, Sequence[str]]]) -> list[Outcomes]:
+    """The outcomes of the answers about each context, in order.
+
+    Args:
+        resolve: The domain and the grader of a task.
+    """
+    graded: list[Outcomes] = [()] * len(asked)
+    for task in {task: None for task, _, _ in asked}:
+        domain, grader = resolve(task)
+        own = [i for i, (other, _, _) in enumerate(asked) if other == task]
+        outcomes = domain.read_answers([asked[i][1] for i in own], [asked[i][2] for i in own], grader)
+        for i, read in zip(own, outcomes, strict=True):
+            graded[i] = read
+    return graded
+
+
+def value(domain: Domain, change: Change, what: str) -> float:
+    """What a change pays: the mean over repeats, on questions that were graded both before and after.
+
+    Args:
+        what: The context and the grader, for the message.
+
+    Raises:
+        TutelageError: The grader failed on all answers of a repeat. That is nothing to pay for, which is not a reward of nothing.
+    """
+    pairs = [graded_twice(change.base, repeat) for repeat in change.adapted]
+    if not all(base for base, _ in pairs):
+        raise TutelageError(f"no answer about {what} could be graded; see that the grader works")
+    return sum(domain.value(base, adapted) for base, adapted in pairs) / len(pairs)
