@@ -76,13 +76,21 @@ class AnswersRecord(Message):
 
 
 class SelectionRecord(Message):
-    """Which candidates the teacher is finetuned on, and the mean reward of each context's candidates, where they were scored."""
+    """Which candidates the teacher is finetuned on.
+
+    Attributes:
+        rewards: The mean reward of each context's candidates, where they were scored.
+        reliability: Of these rewards, if there were repeats.
+        saved: Inner loops not run because a candidate had no chance any more.
+    """
 
     kind: Literal["selection"] = "selection"
     stage: Name
     rule: Name
     kept: tuple[Id, ...]
     rewards: tuple[float, ...] = ()
+    reliability: dict[Name, float] | None = None
+    saved: int = 0
 
 
 class CheckpointRecord(Message):

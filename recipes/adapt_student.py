@@ -68,7 +68,7 @@ def best_lessons(
     exchange: Exchange, task: Task, lessons: Sequence[Lesson], settings: AdaptStudent, stage: str, journal: Journal
 ) -> list[Lesson]:
     """Of each context's lessons the one with the highest reward; ties keep the earlier."""
-    requests = [make_request(task, lesson.context, lesson.edit, settings.seed, settings.repeats) for lesson in lessons]
+    requests = [make_request(task, lesson.context, lesson.edit, settings.seed, range(settings.repeats)) for lesson in lessons]
     results = score(exchange, requests, stage, journal)
     best: dict[str, tuple[float, Lesson]] = {}
     for lesson, result in zip(lessons, results, strict=True):

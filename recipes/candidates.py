@@ -1,6 +1,6 @@
 """From a teacher's text to what a student is asked to do with it: recorded, read, requested. Torch-free."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from protocol.domain import Domain
 from protocol.errors import MalformedEdit
@@ -31,7 +31,13 @@ def read_edit(record: CandidateRecord, domain: Domain, context: Context) -> Self
     return edit.model_copy(update={"provenance": Provenance(teacher=record.stage, style=record.style, seed=record.seed)})
 
 
-def make_request(task: Task, context: Context, edit: SelfEdit, seed: int, repeats: int, probes: Sequence[Context] = ()) -> RewardRequest:
-    """A request whose seeds depend on the context and the repeat alone: common random numbers for all its candidates."""
-    seeds = tuple(derive_seed(seed, "inner loop", context.id, repeat) for repeat in range(repeats))
+def make_request(
+    task: Task, context: Context, edit: SelfEdit, seed: int, repeats: Iterable[int], probes: Sequence[Context] = ()
+) -> RewardRequest:
+    """A request whose seeds depend on the context and the repeat alone: common random numbers for all its candidates.
+
+    Args:
+        repeats: Which repeats are to be run, counted from 0.
+    """
+    seeds = tuple(derive_seed(seed, "inner loop", context.id, repeat) for repeat in repeats)
     return RewardRequest(task=task, context=context, edit=edit, seeds=seeds, probes=tuple(probes))

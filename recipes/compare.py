@@ -118,7 +118,7 @@ def score_conditions(exchange: Exchange, held_out: HeldOut, teachers: Mapping[st
                 context,
                 edit,
                 held_out.seed,
-                held_out.repeats,
+                range(held_out.repeats),
                 probes=side_effects(held_out, index) if condition == last else (),
             )
             if edit

@@ -76,6 +76,7 @@ class LoopSettings:
         contexts_per_round: Each round takes its own contexts, in an order drawn from the seed; at the end it starts over.
         candidates: Self-edits sampled per context.
         keep_per_context, minimum: The M step trains on the best so many per context, if worth at least `minimum`.
+        give_up_below: With several repeats, a candidate whose chance to be kept falls below this gets no more of them; 0 repeats all.
     """
 
     rounds: int = 2
@@ -83,6 +84,7 @@ class LoopSettings:
     candidates: int = 5
     keep_per_context: int = 1
     minimum: float | None = None
+    give_up_below: float = 0.0
 
 
 @dataclass
@@ -320,6 +322,8 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
         if item.name == "seeds" and (not value or min(value) < 0 or len(set(value)) < len(value)):
             raise InvalidInput(f"{place}: {key} is {value}; give different seeds, none negative")
+        if item.name == "give_up_below" and not 0 <= value < 0.5:
+            raise InvalidInput(f"{place}: {key} is {value}; it must be in [0, 0.5)")
         if item.name == "top_p" and value > 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in (0, 1]")
         if item.name == "dropout" and not 0 <= value < 1:

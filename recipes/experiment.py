@@ -15,6 +15,7 @@ from recipes.compare import HeldOut, Scores, describe_difference, report_scores,
 from recipes.config import Experiment
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
+from recipes.scoring import Scoring
 from recipes.stages import open_student
 from recipes.team import Team
 from recipes.terminal import console
@@ -42,9 +43,10 @@ def run(settings: Experiment, team: Team) -> Path:
         for seed in settings.seeds:
             at = f"seed-{seed}"
             # Train the teacher on the target student's rewards, and a control on candidates kept by lot. Then freeze both.
-            outer = Outer(domain, task, settings, settings.teacher, settings.finetune, deepspeed, settings.repeats, seed)
-            trained = train_teacher(outer, team, target, contexts, folder, f"{at}/trained_teacher")
-            control = train_teacher(replace(outer, selection="random"), team, target, contexts, folder, f"{at}/random_selection")
+            scoring = Scoring(domain, task, settings, settings.repeats, seed)
+            outer = Outer(scoring, {"target_student": target}, settings.teacher, settings.finetune, deepspeed)
+            trained = train_teacher(outer, team, contexts, folder, f"{at}/trained_teacher")
+            control = train_teacher(replace(outer, selection="random"), team, contexts, folder, f"{at}/random_selection")
             # Every teacher writes one self-edit per held-out context; both students learn from the same ones.
             held_out = HeldOut(domain, task, held_out_contexts, references, retention, settings.repeats, seed)
             teachers = {

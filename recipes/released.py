@@ -130,7 +130,7 @@ def _style(article: _Article) -> str:
 
 
 def _reward(results: _ResultFile, context: Context, edit: str, completion: _Completion, base: float, place: str) -> Reward:
-    """What a completion did. `base` is the accuracy before, the same for all of an article, so that the best adapter has the best reward."""
+    """What a completion did. `base` is the accuracy before, the same for all of an article, so that the best adapter pays best."""
     repeats: dict[int, list[_Answered]] = {}
     for answered in completion.questions:
         repeats.setdefault(answered.rep, []).append(answered)

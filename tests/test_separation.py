@@ -87,7 +87,7 @@ def test_teacher_and_student_share_text_and_nothing_else(llama: str, olmo: str, 
     assert all(isinstance(text, str) for text in texts)
     records = [record_candidate(domain, CONTEXT, text, "round-1", i, i, "implications") for i, text in enumerate(texts)]
     edits = [domain.parse("Ada plays the harp.", CONTEXT)] + [domain.parse(r.text, CONTEXT) for r in records if r.malformed is None]
-    requests = [make_request(TASK, CONTEXT, edit, seed=0, repeats=2) for edit in edits]
+    requests = [make_request(TASK, CONTEXT, edit, seed=0, repeats=range(2)) for edit in edits]
 
     direct, wire = InProcessExchange(student), WireExchange(student)
     results = []

@@ -1,0 +1,139 @@
+"""The E step's second half: a round's candidates are scored, and repeats spent where they matter.
+
+With `give_up_below` above 0, all candidates are trained once, then those again that may still be kept, and so on. All candidates of a
+context have the same seed in the same repeat (common random numbers).
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from protocol.domain import Domain
+from protocol.errors import TutelageError
+from protocol.exchange import Exchange
+from protocol.journal import CandidateRecord, Journal
+from protocol.messages import Context, Refusal, Reward, RewardRequest, Task
+from recipes.candidates import make_request, read_edit
+from recipes.config import LoopSettings
+from recipes.reliability import Estimate, estimate_reliability, find_contenders, guess_variances
+from recipes.stages import score
+from recipes.terminal import console
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How candidates are scored: `repeats` inner loops each at most, by each of the students."""
+
+    domain: Domain
+    task: Task
+    loop: LoopSettings
+    repeats: int
+    seed: int
+
+
+@dataclass
+class Scored:
+    """What became of a candidate.
+
+    Attributes:
+        accuracies: One per repeat, mean over students; empty where a student refused it.
+        rewards: One per student and wave of repeats, with the repeats of that wave.
+        running: Whether it may still be kept.
+    """
+
+    accuracies: list[float] = field(default_factory=list)
+    rewards: list[tuple[float, int]] = field(default_factory=list)
+    running: bool = True
+
+    def reward(self, floor: float) -> float:
+        """Mean over students and repeats; the floor for what is no self-edit."""
+        return sum(value * repeats for value, repeats in self.rewards) / sum(n for _, n in self.rewards) if self.rewards else floor
+
+
+def score_candidates(
+    scoring: Scoring,
+    students: Mapping[str, Exchange],
+    contexts: Sequence[Context],
+    candidates: Sequence[CandidateRecord],
+    stage: str,
+    journal: Journal,
+) -> list[Scored]:
+    """Score a round's candidates by one student or, on the average of their rewards, by several.
+
+    Returns:
+        One per candidate, in order. What is no self-edit, or was refused by every student, is out of the running.
+    """
+    by_id = {context.id: context for context in contexts}
+    edits = [read_edit(c, scoring.domain, by_id[c.context]) for c in candidates]
+    scored = [Scored(running=edit is not None) for edit in edits]
+    waves = [range(scoring.repeats)] if scoring.loop.give_up_below == 0 else [range(n, n + 1) for n in range(scoring.repeats)]
+    for number, repeats in enumerate(waves, start=1):
+        requests = [
+            make_request(scoring.task, by_id[c.context], edit, scoring.seed, repeats) if edit and own.running else None
+            for c, edit, own in zip(candidates, edits, scored, strict=True)
+        ]
+        titles = {name: stage + (f" · {name}" if len(students) > 1 else "") for name in students}
+        suffix = f" · repeat {number} of {len(waves)}" if len(waves) > 1 else ""
+        answers = [score(student, requests, titles[name] + suffix, journal) for name, student in students.items()]
+        _tally(scored, requests, answers, scoring.domain.floor, len(repeats))
+        _report_refused(stage, requests, answers, scoring.domain.floor)
+        if number < len(waves):
+            _give_up(scoring, contexts, candidates, scored)
+    return scored
+
+
+def _tally(
+    scored: Sequence[Scored],
+    requests: Sequence[RewardRequest | None],
+    answers: Sequence[Sequence[Reward | Refusal | None]],
+    floor: float,
+    repeats: int,
+) -> None:
+    for own, request, *results in zip(scored, requests, *answers, strict=True):
+        if request is None:
+            continue
+        own.rewards += [(result.value if isinstance(result, Reward) else floor, repeats) for result in results]
+        rewards = [result for result in results if isinstance(result, Reward)]
+        if len(rewards) == len(results):
+            own.accuracies += [statistics.fmean(each) for each in zip(*(reward.change.accuracies for reward in rewards), strict=True)]
+        if not rewards:
+            own.running = False
+
+
+def _report_refused(
+    stage: str, requests: Sequence[RewardRequest | None], answers: Sequence[Sequence[Reward | Refusal | None]], floor: float
+) -> None:
+    refused = [result.reason for results in answers for result in results if isinstance(result, Refusal)]
+    if refused:
+        console.print(f"{stage}: {len(refused)} self-edits were refused and get the floor {floor}, such as: {refused[0]}")
+        if len(refused) == len(answers) * sum(request is not None for request in requests):
+            raise TutelageError(f"{stage}: all {len(refused)} self-edits were refused, so there is nothing to learn from")
+
+
+def _give_up(scoring: Scoring, contexts: Sequence[Context], candidates: Sequence[CandidateRecord], scored: Sequence[Scored]) -> None:
+    """Take those out of the running that will hardly be kept."""
+    groups = group_by_context(candidates, contexts)
+    noise, between = guess_variances(
+        [[scored[i].accuracies for i in own] for own in groups], [len(context.questions) for context in contexts]
+    )
+    loop = scoring.loop
+    for own in groups:
+        running = [i for i in own if scored[i].running and scored[i].accuracies]
+        results = [scored[i].accuracies for i in running]
+        left = find_contenders(results, loop.keep_per_context, scoring.repeats, loop.give_up_below, noise, between)
+        for n, i in enumerate(running):
+            scored[i].running = n in left
+
+
+def group_by_context(candidates: Sequence[CandidateRecord], contexts: Sequence[Context]) -> list[list[int]]:
+    """For each context, which candidates are about it."""
+    groups: dict[str, list[int]] = {context.id: [] for context in contexts}
+    for index, candidate in enumerate(candidates):
+        groups[candidate.context].append(index)
+    return list(groups.values())
+
+
+def reliability_of(scored: Sequence[Scored], candidates: Sequence[CandidateRecord], contexts: Sequence[Context]) -> Estimate | None:
+    """How much of a round's rewards is the self-edits', from its repeats."""
+    groups = group_by_context(candidates, contexts)
+    return estimate_reliability([[scored[i].accuracies for i in own if scored[i].accuracies] for own in groups])
