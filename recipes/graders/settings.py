@@ -11,7 +11,8 @@ class JudgeSettings:
     SEAL asked GPT-4.1: `model: gpt-4.1`, `base_url: https://api.openai.com/v1`.
 
     Attributes:
-        model: The name that an endpoint knows its model by, or, without `base_url`, a folder or hub name.
+        model: The name that an endpoint knows its model by, or, without `base_url`, a folder or hub name. It must take `temperature` and
+            `max_tokens`, which reasoning models may refuse.
         base_url: An OpenAI-compatible endpoint, such as https://api.openai.com/v1 or http://localhost:8000/v1 (vLLM); null loads
             `model` with transformers instead.
         api_key_env: The name of the environment variable that holds the endpoint's key; the key itself never stands in a recipe.

@@ -68,7 +68,7 @@ class Verdicts:
 
     def refresh(self) -> None:
         """Read what other processes have written since."""
-        if self._path is None:
+        if self._path is None or not self._path.exists():  # whoever removes it while this runs starts it anew
             return
         with self._path.open("rb") as file:
             file.seek(self._read)

@@ -358,6 +358,14 @@ def test_a_torn_line_of_the_cache_is_asked_again(server: Server, tmp_path: Path,
     assert len(server.requests) == 4
 
 
+def test_a_cache_that_is_removed_meanwhile_starts_anew(server: Server, tmp_path: Path) -> None:
+    judge = server.judge(cache=str(tmp_path))
+    verdicts(judge, "a")
+    (tmp_path / "verdicts.jsonl").unlink()
+    assert verdicts(judge, "a", "b") == [True, True]
+    assert len((tmp_path / "verdicts.jsonl").read_text().splitlines()) == 1
+
+
 def test_judges_that_share_a_cache_see_each_others_verdicts(server: Server, tmp_path: Path) -> None:
     one, other = server.judge(cache=str(tmp_path)), server.judge(cache=str(tmp_path))
     verdicts(one, "a")
