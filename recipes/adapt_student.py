@@ -20,7 +20,7 @@ from recipes.config import AdaptStudent
 from recipes.graders.words import first_line, squad_metric
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import open_student, score, write_candidates
+from recipes.stages import open_student, place_grader, score, write_candidates
 from recipes.statistics import difference, summarize
 from recipes.team import Team
 from recipes.terminal import console
@@ -43,7 +43,7 @@ def run(settings: AdaptStudent, team: Team) -> Path:
             for record in records
             if (edit := read_edit(record, domain, by_id[record.context]))
         ]
-        with open_student(team, settings.student, folder, settings.distributed.deepspeed) as exchange:
+        with open_student(team, settings.student, place_grader(team, settings), folder, settings.distributed.deepspeed) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
             card = commit(exchange, task, lessons, settings.seed, journal)

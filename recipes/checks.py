@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
 from recipes.config import AdaptStudent, Bench, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher
-from recipes.inputs import check_student, check_teacher, choose_style, choose_task, load_data
+from recipes.inputs import check_model, check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 from recipes.zero_configs import check_config, zero_stage
 
@@ -19,6 +19,8 @@ def check(settings: RecipeSettings, processes: int = 1) -> str:
         InvalidInput: Names the key, the value and the remedy. Nothing has been created.
     """
     check_run_folder(settings)
+    if settings.grader == "judge" and settings.judge.base_url is None:
+        check_model(settings.judge.model, "judge.model", settings.judge.revision, kind="either")
     finetuned = settings.teacher.dtype if isinstance(settings, TrainTeacher | Experiment) else "float32"
     check_config(settings.distributed.deepspeed, "distributed.deepspeed", finetuned)
     match settings:

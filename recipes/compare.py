@@ -18,7 +18,7 @@ from recipes.candidates import make_request, read_edit
 from recipes.config import Compare
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import open_student, score, write_candidates
+from recipes.stages import open_student, place_grader, score, write_candidates
 from recipes.statistics import Summary, difference, summarize
 from recipes.team import Team
 from recipes.terminal import console
@@ -78,8 +78,9 @@ def run(settings: Compare, team: Team) -> Path:
     with RunFolder(settings, {"contexts": contexts, "retention": retention}, models, team) as folder:
         edits = {name: write_edits(team, teacher, held_out, name, folder.journal) for name, teacher in settings.teachers.items()}
         students: dict[str, Any] = {}
+        grader = place_grader(team, settings)
         for name, student in settings.students.items():
-            with open_student(team, student, folder, settings.distributed.deepspeed) as exchange:
+            with open_student(team, student, grader, folder, settings.distributed.deepspeed) as exchange:
                 scores = score_conditions(exchange, held_out, edits, name, folder.journal)
                 students[name] = {"student": exchange.describe().model_dump(), **report_scores([scores])}
             console.print(table(name, students[name]))

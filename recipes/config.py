@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from protocol.errors import InvalidInput
+from recipes.graders.settings import JudgeSettings
 from student.settings import StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
 
@@ -54,6 +55,7 @@ class RecipeSettings:
         recipe: Which recipe reads the file.
         name: The run folder is `runs/name`.
         domain, grader: How contexts are asked and graded; an empty grader means the domain's default.
+        judge: The language model that grades where `grader` is `judge`.
         repeats: Inner loops per self-edit, each with its own seed.
         threads: CPU threads; null leaves it to torch. One is fastest for tiny models, and does not suffer from company.
     """
@@ -63,6 +65,7 @@ class RecipeSettings:
     runs: str = "runs"
     domain: str = "knowledge"
     grader: str = ""
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
     repeats: int = 1
     threads: int | None = None
     distributed: DistributedSettings = field(default_factory=DistributedSettings)
@@ -252,7 +255,18 @@ def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
     if kind not in RECIPES:
         raise InvalidInput(f"{path}: recipe is {kind!r}; {_did_you_mean(kind, list(RECIPES))}")
     schema = OmegaConf.structured(RECIPES[kind])
-    merged = _merge(schema, content, str(path))
+    merged = _override(_merge(schema, content, str(path)), overrides)
+    try:
+        settings = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise InvalidInput(f"{path}: {_first_line(error)}") from error
+    assert isinstance(settings, RecipeSettings)
+    settings.name = settings.name or path.stem
+    _check_values(settings, str(path))
+    return settings
+
+
+def _override(merged: DictConfig, overrides: list[str]) -> DictConfig:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():
@@ -264,14 +278,18 @@ def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
         except (YAMLError, OmegaConfBaseException) as error:
             raise InvalidInput(f"override {override!r} has a value that is not YAML; quote it") from error
         merged = _merge(merged, parsed, "command line")
-    try:
-        settings = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise InvalidInput(f"{path}: {_first_line(error)}") from error
-    assert isinstance(settings, RecipeSettings)
-    settings.name = settings.name or path.stem
-    _check_values(settings, str(path))
-    return settings
+    return merged
+
+
+def load_judge(overrides: list[str]) -> JudgeSettings:
+    """A judge's settings from `judge.key=value` words alone.
+
+    Raises:
+        InvalidInput: Names the key, the value and the remedy.
+    """
+    recipe = OmegaConf.to_object(_override(OmegaConf.structured(RecipeSettings), overrides))
+    assert isinstance(recipe, RecipeSettings)
+    return recipe.judge
 
 
 def to_yaml(settings: RecipeSettings) -> str:

@@ -16,7 +16,7 @@ from recipes.config import Experiment
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
-from recipes.stages import open_student
+from recipes.stages import open_student, place_grader
 from recipes.team import Team
 from recipes.terminal import console
 from recipes.train_teacher import Outer, next_step, train_teacher
@@ -32,10 +32,11 @@ def run(settings: Experiment, team: Team) -> Path:
     used = {"train": contexts, "held_out": held_out_contexts, "retention": retention}
     models = student_models({"student": settings.student, "new_student": settings.new_student})
     deepspeed = settings.distributed.deepspeed
+    grader = place_grader(team, settings)
     with (
         RunFolder(settings, used, {**models, **teacher_models(settings.teacher, "teacher")}, team) as folder,
-        open_student(team, settings.student, folder, deepspeed) as target,
-        open_student(team, settings.new_student, folder, deepspeed) as new,
+        open_student(team, settings.student, grader, folder, deepspeed) as target,
+        open_student(team, settings.new_student, grader, folder, deepspeed) as new,
     ):
         scores: dict[str, list[Scores]] = {"target_student": [], "new_student": []}
         lasting: dict[str, Any] = {}

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from protocol.errors import InvalidInput
+from recipes.config import load_judge
 from recipes.domains import DOMAINS
-from recipes.graders import GRADERS
+from recipes.graders import open_grader
 from recipes.inputs import choose_style
 from recipes.reliability import describe_reliability
 
@@ -70,7 +71,7 @@ def expand_completions(options: argparse.Namespace, rest: Sequence[str]) -> str:
 def grade_rows(options: argparse.Namespace, rest: Sequence[str]) -> str:
     from recipes.exports import grade_file
 
-    graded = grade_file(options.file, GRADERS[options.grader], options.out)
+    graded = grade_file(options.file, open_grader(options.grader, load_judge([*options.overrides, *rest])), options.out)
     missing = f", {graded['missing']} verdicts missing" if graded["missing"] else ""
     return f"{graded['graded']} of {graded['rows']} rows graded, {graded['correct']:.1%} correct{missing}: {options.out}"
 

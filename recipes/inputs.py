@@ -16,7 +16,7 @@ from protocol.messages import Context, Task
 from recipes.config import DataSettings, RecipeSettings
 from recipes.domains import DOMAINS
 from recipes.domains.written import find_written
-from recipes.graders import GRADERS
+from recipes.graders import check_grader, grader_id
 from recipes.zero_configs import check_config
 from student.settings import StudentSettings
 from teacher.settings import TeacherSettings
@@ -28,10 +28,9 @@ def choose_task(settings: RecipeSettings) -> tuple[Domain, Task]:
         raise InvalidInput(f"domain is {settings.domain!r}; it is one of {', '.join(DOMAINS)}")
     domain = DOMAINS[settings.domain]
     grader = settings.grader or domain.default_grader
-    if grader not in GRADERS:
-        raise InvalidInput(f"grader is {grader!r}; it is one of {', '.join(GRADERS)}")
-    task = Task(domain=domain.name, domain_version=domain.version, grader=grader, grader_version=GRADERS[grader].version)
-    return domain, task
+    check_grader(grader, settings.judge)
+    name, version = grader_id(grader, settings.judge)
+    return domain, Task(domain=domain.name, domain_version=domain.version, grader=name, grader_version=version)
 
 
 def choose_style(style: str, domain: Domain, key: str = "teacher.style") -> str:

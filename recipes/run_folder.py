@@ -49,6 +49,8 @@ class RunFolder:
             InvalidInput: The folder cannot be written, belongs to another recipe or to other inputs, or is in use.
         """
         check_run_folder(settings)
+        if settings.grader == "judge" and settings.judge.base_url is None:
+            models = {**models, "judge.model": (settings.judge.model, settings.judge.revision)}
         inputs = identify(contexts, models)
         self.path = Path(settings.runs) / settings.name
         try:

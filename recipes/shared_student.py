@@ -8,11 +8,11 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
+from protocol.domain import Grader
 from protocol.errors import TutelageError
 from protocol.messages import Answers, AskRequest, CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
 from recipes.domains import DOMAINS
-from recipes.graders import GRADERS
-from recipes.team import Team
+from recipes.team import Placed, Team
 from recipes.zero_configs import find_config
 from student.settings import StudentSettings
 from student.student import Student
@@ -27,7 +27,7 @@ class SharedStudent:
     Cohorts are composed from the requests alone, so the number of processes changes nothing but the order of answers.
     """
 
-    def __init__(self, team: Team, settings: StudentSettings, folder: Path, deepspeed: str | None):
+    def __init__(self, team: Team, settings: StudentSettings, grader: Placed[Grader], folder: Path, deepspeed: str | None):
         """Open the student in every process.
 
         Args:
@@ -38,7 +38,7 @@ class SharedStudent:
             TutelageError: The processes hold different models under one name.
         """
         self._team, self._one_at_a_time = team, settings.deepspeed is not None
-        self._student = team.place(open_student_here, settings, folder, deepspeed)
+        self._student = team.place(open_student_here, settings, grader, folder, deepspeed)
         self._card, *others = team.together(Student.describe, self._student)
         for rank, card in enumerate(others, start=1):
             if card != self._card:
@@ -77,7 +77,7 @@ class SharedStudent:
         return self._team.together(Student.commit, self._student, request)[0]
 
 
-def open_student_here(settings: StudentSettings, folder: Path, deepspeed: str | None = None) -> Student:
+def open_student_here(settings: StudentSettings, grader: Grader, folder: Path, deepspeed: str | None) -> Student:
     """The student in this process."""
     settings = replace(settings, deepspeed=find_config(settings.deepspeed))
-    return Student(settings, DOMAINS, GRADERS, folder, find_config(deepspeed))
+    return Student(settings, DOMAINS, {grader.name: grader}, folder, find_config(deepspeed))

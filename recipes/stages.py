@@ -7,18 +7,21 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from protocol.domain import Domain
+from protocol.domain import Domain, Grader
 from protocol.exchange import Exchange, InProcessExchange
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, Journal, RewardRecord
 from protocol.messages import Context, Refusal, Reward, RewardRequest, measurement_key
 from recipes import terminal
 from recipes.candidates import record_candidate
+from recipes.config import RecipeSettings
+from recipes.domains import DOMAINS
 from recipes.domains.written import find_written
+from recipes.graders import open_grader
 from recipes.inputs import choose_style
 from recipes.run_folder import RunFolder
 from recipes.shared_student import SharedStudent
-from recipes.team import Team
+from recipes.team import Placed, Team
 from student.settings import StudentSettings
 from teacher.policy import Policy
 from teacher.settings import TeacherSettings
@@ -29,10 +32,17 @@ Batch = Sequence[tuple[Context, int]]
 """Candidates sampled at once: each is the so many'th of its context."""
 
 
+def place_grader(team: Team, recipe: RecipeSettings) -> Placed[Grader]:
+    """The recipe's grader, once in every process."""
+    return team.place(open_grader, recipe.grader or DOMAINS[recipe.domain].default_grader, recipe.judge)
+
+
 @contextmanager
-def open_student(team: Team, settings: StudentSettings, folder: RunFolder, deepspeed: str | None) -> Iterator[Exchange]:
+def open_student(
+    team: Team, settings: StudentSettings, grader: Placed[Grader], folder: RunFolder, deepspeed: str | None
+) -> Iterator[Exchange]:
     """A student in the processes of this run, for as long as it is needed; says how it runs its inner loops."""
-    with SharedStudent(team, settings, folder.path / "student", deepspeed) as student:
+    with SharedStudent(team, settings, grader, folder.path / "student", deepspeed) as student:
         terminal.console.print(f"{settings.model} · inner loops by {student.describe().inner_loop}")
         yield InProcessExchange(student)
 

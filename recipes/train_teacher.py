@@ -23,7 +23,7 @@ from recipes.inputs import choose_style, choose_task, load_data, student_models,
 from recipes.reliability import describe_reliability
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring, group_by_context, reliability_of, score_candidates
-from recipes.stages import open_student, write_candidates
+from recipes.stages import open_student, place_grader, write_candidates
 from recipes.statistics import summarize
 from recipes.team import Team
 from recipes.terminal import console
@@ -78,7 +78,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     deepspeed = settings.distributed.deepspeed
     with (
         RunFolder(settings, {"contexts": contexts}, models, team) as folder,
-        open_student(team, settings.student, folder, deepspeed) as exchange,
+        open_student(team, settings.student, place_grader(team, settings), folder, deepspeed) as exchange,
     ):
         scoring = Scoring(domain, task, settings, settings.repeats, settings.seed)
         outer = Outer(scoring, {"student": exchange}, settings.teacher, settings.finetune, deepspeed, settings.selection)
