@@ -62,13 +62,24 @@ class Example(Message):
 
 
 class Update(Message):
-    """How the student trains. Whatever is None is the student's own setting; the student's limits apply."""
+    """How the student trains. Whatever is None is the student's own setting; the student's limits apply.
+
+    Attributes:
+        tokens: Instead of `epochs`, as many as come nearest to so many trained tokens, and at least one.
+    """
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
     rank: Annotated[int, Field(ge=1, le=4096)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     loss_on: Literal["all", "completion"] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> "Update":
+        if self.epochs is not None and self.tokens is not None:
+            raise ValueError(f"epochs is {self.epochs} and tokens is {self.tokens}; give one of them")
+        return self
 
 
 class Provenance(Message):

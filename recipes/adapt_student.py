@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from protocol.domain import Domain
-from protocol.errors import InnerLoopFailed
 from protocol.exchange import Exchange
-from protocol.files import is_whole
-from protocol.identity import derive_seed
-from protocol.journal import CommitRecord, Journal, RoundRecord
-from protocol.messages import CommitRequest, Context, Lesson, Reward, Task, VersionCard, measurement_key
+from protocol.journal import Journal, RoundRecord
+from protocol.messages import Context, Lesson, Reward, Task, VersionCard
 from recipes.candidates import make_request, read_edit
 from recipes.config import AdaptStudent
 from recipes.graders.words import first_line, squad_metric
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
-from recipes.stages import open_student, place_grader, score, write_candidates
+from recipes.stages import commit, open_student, place_grader, score, write_candidates
 from recipes.statistics import difference, summarize
 from recipes.team import Team
 from recipes.terminal import console
@@ -46,7 +43,7 @@ def run(settings: AdaptStudent, team: Team) -> Path:
         with open_student(team, settings.student, place_grader(team, settings), folder, settings.distributed.deepspeed) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
-            card = commit(exchange, task, lessons, settings.seed, journal)
+            card = commit(exchange, task, lessons, [settings.seed], journal)
             version = report_version(card, lessons, domain)
             report = folder.write_report(
                 {
@@ -76,21 +73,6 @@ def best_lessons(
         if lesson.context.id not in best or value > best[lesson.context.id][0]:
             best[lesson.context.id] = (value, lesson)
     return [lesson for _, lesson in best.values()]
-
-
-def commit(exchange: Exchange, task: Task, lessons: Sequence[Lesson], seed: int, journal: Journal) -> VersionCard:
-    """Make the lasting update, unless the journal says that it was made and the folder is there."""
-    if not lessons:
-        raise InnerLoopFailed("no candidate is a self-edit, so there is nothing to learn; try another teacher or more candidates")
-    request = CommitRequest(task=task, lessons=tuple(lessons), seed=derive_seed(seed, "commit"))
-    key = measurement_key(exchange.describe(), request)
-    known = journal.commits.get(key)
-    if known is not None and is_whole(Path(known.path)):
-        return known
-    with console.status(f"a lasting update from {len(lessons)} self-edits"):
-        card = exchange.commit(request)
-    journal.append(CommitRecord(card=card))
-    return card
 
 
 def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: Domain) -> dict[str, Any]:

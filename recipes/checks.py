@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
-from recipes.config import AdaptStudent, Bench, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher
+from recipes.config import BASELINES, AdaptStudent, Bench, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher, Transfer
 from recipes.inputs import check_model, check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 from recipes.zero_configs import check_config, zero_stage
+from teacher.settings import FinetuneSettings, TeacherSettings
 
 
 def check(settings: RecipeSettings, processes: int = 1) -> str:
@@ -30,6 +31,8 @@ def check(settings: RecipeSettings, processes: int = 1) -> str:
             return _check_adapt_student(settings)
         case Compare():
             return _check_compare(settings)
+        case Transfer():
+            return _check_transfer(settings, processes)
         case Experiment():
             return _check_experiment(settings, processes)
         case Pretrain():
@@ -74,17 +77,47 @@ def _check_compare(settings: Compare) -> str:
         load_data(settings.retention, "retention", questions=True)
     if not settings.teachers or not settings.students:
         raise InvalidInput("compare needs teachers and students, such as teachers.mine.model=FOLDER students.ours.model=FOLDER")
-    _refuse_names("teachers", settings.teachers, ("no_edit", "passage_only", "reference_edits", "other_context"))
+    _refuse_names("teachers", settings.teachers, ("no_edit", "reference_edits", *BASELINES))
+    if settings.candidates > 1 and settings.passages == "single":
+        raise InvalidInput(f"candidates is {settings.candidates}, but single passages are learned from one each; set passages=together")
     _refuse_names("students", settings.students, ("recipe", "name", "seeds", "inner_loops", "wall_seconds"))
     _need_two("contexts", len(contexts))
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
-        check_teacher(teacher, f"teachers.{name}", contexts)
+        check_teacher(teacher, f"teachers.{name}", contexts, settings.candidates)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}")
-    conditions, students = 2 + len(settings.teachers) + bool(references), len(settings.students)
-    loops = conditions * len(contexts) * students * settings.repeats
-    return f"{conditions} conditions on {len(contexts)} contexts and {students} students: {loops} inner loops"
+    learned = len(settings.teachers) + bool(references) + sum(name != "in_context" for name in settings.baselines)
+    updates = learned * len(settings.students) * settings.repeats * len(settings.seeds)
+    cost = f"{updates} lasting updates" if settings.passages == "together" else f"{updates * len(contexts)} inner loops"
+    return f"{learned} conditions on {len(contexts)} contexts and {len(settings.students)} students: {cost}"
+
+
+def _check_transfer(settings: Transfer, processes: int) -> str:
+    domain, _ = choose_task(settings)
+    contexts, _ = load_data(settings.held_out, "held_out", questions=True)
+    if not settings.teachers or not settings.students:
+        raise InvalidInput("transfer needs teachers and students, such as teachers.mine.adapter=FOLDER students.ours.model=FOLDER")
+    _refuse_names("teachers", settings.teachers, ("no_edit",))
+    if settings.baseline and settings.baseline not in settings.teachers:
+        raise InvalidInput(f"baseline is {settings.baseline!r}; it is one of {', '.join(settings.teachers)}, or empty")
+    training = 0
+    for name, teacher in settings.teachers.items():
+        choose_style(teacher.style, domain, f"teachers.{name}.style")
+        check_teacher(teacher, f"teachers.{name}", contexts)
+        if unknown := [student for student in teacher.trained_for if student not in settings.students]:
+            raise InvalidInput(f"teachers.{name}.trained_for has {unknown[0]!r}; it is one of {', '.join(settings.students)}")
+        if teacher.is_trained_here:
+            _check_division(settings.finetune, settings.distributed.deepspeed, teacher, processes)
+            load_data(settings.train, "train", questions=True)
+            training += settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats * len(teacher.trained_for)
+    for name, student in settings.students.items():
+        check_student(student, f"students.{name}")
+    cells = len(settings.teachers) * len(settings.students)
+    return (
+        f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train teachers and "
+        f"{cells * len(contexts) * settings.held_out_repeats} for {len(settings.teachers)} teachers on {len(settings.students)} students"
+    )
 
 
 def _check_experiment(settings: Experiment, processes: int) -> str:
@@ -100,17 +133,22 @@ def _check_experiment(settings: Experiment, processes: int) -> str:
     check_student(settings.student, "student")
     check_student(settings.new_student, "new_student")
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
-    evaluation = 2 * (5 + bool(references)) * len(contexts) * settings.repeats
+    learned = 3 + bool(references) + sum(name != "in_context" for name in settings.baselines)
+    evaluation = 2 * learned * len(contexts) * settings.held_out_repeats
     return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:
-    settings.finetune.divide(processes)
     if settings.teacher.edits:
         raise InvalidInput(
             f"teacher.edits is {settings.teacher.edits!r}, but a file cannot be finetuned; give teacher.model, or run compare"
         )
-    if zero_stage(settings.distributed.deepspeed) == 3 and not settings.finetune.lora and settings.teacher.adapter is not None:
+    _check_division(settings.finetune, settings.distributed.deepspeed, settings.teacher, processes)
+
+
+def _check_division(finetune: FinetuneSettings, deepspeed: str | None, teacher: TeacherSettings, processes: int) -> None:
+    finetune.divide(processes)
+    if zero_stage(deepspeed) == 3 and not finetune.lora and teacher.adapter is not None:
         raise InvalidInput("finetune.lora is false under ZeRO stage 3, which cannot merge teacher.adapter; give the merged model instead")
 
 

@@ -6,7 +6,7 @@ A recipe file is YAML; its `recipe:` key says which class below reads it and whi
 import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -16,6 +16,11 @@ from protocol.errors import InvalidInput
 from recipes.graders.settings import JudgeSettings
 from student.settings import StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
+
+BASELINES: Final = ("passage_only", "matched_passage", "matched_paraphrase", "in_context", "other_context")
+"""What teachers are compared with. `matched_…` train on as many tokens as the last teacher's self-edits make, `in_context` on none: it has
+the passage in view. `other_context` learns from the last teacher's self-edits about another context.
+"""
 
 
 @dataclass
@@ -125,11 +130,17 @@ class Compare(RecipeSettings):
     """Compare teachers and baselines on students.
 
     Attributes:
-        teachers: By condition name. The last one is compared with the first, and lends its edits to `other_context`.
+        teachers: By condition name. The last one is compared with all others, and sets their compute.
         retention: Contexts whose questions the students know before; without a source it is not measured.
+        baselines: Any of `BASELINES`.
+        passages: An inner loop for each context, or one adapter for all of them `together`.
+        candidates: Self-edits per context that are learned together.
     """
 
-    seed: int = 0
+    seeds: list[int] = field(default_factory=lambda: [0])
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    passages: Literal["single", "together"] = "single"
+    candidates: int = 1
     contexts: DataSettings = field(default_factory=DataSettings)
     retention: DataSettings = field(default_factory=DataSettings)
     teachers: dict[str, TeacherSettings] = field(default_factory=dict)
@@ -137,10 +148,48 @@ class Compare(RecipeSettings):
 
 
 @dataclass
+class TransferTeacher(TeacherSettings):
+    """A row of the matrix.
+
+    Attributes:
+        trained_for: Its own students. Without `adapter` and `edits` it is trained for them first, on the mean of their rewards.
+    """
+
+    trained_for: list[str] = field(default_factory=list)
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether it has yet to be trained, rather than comes frozen."""
+        return bool(self.trained_for) and not self.adapter and not self.edits
+
+
+@dataclass
+class Transfer(RecipeSettings, LoopSettings):
+    """A matrix of teachers and students: what a teacher is worth to students that it was not trained for.
+
+    Attributes:
+        train: What teachers are trained on, if any are.
+        baseline: The teacher over which gains are counted; empty means no edit.
+        held_out_repeats: Inner loops per self-edit in the matrix, where `repeats` is for training.
+    """
+
+    seeds: list[int] = field(default_factory=lambda: [0])
+    train: DataSettings = field(default_factory=DataSettings)
+    held_out: DataSettings = field(default_factory=DataSettings)
+    teachers: dict[str, TransferTeacher] = field(default_factory=dict)
+    students: dict[str, StudentSettings] = field(default_factory=dict)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    baseline: str = ""
+    held_out_repeats: int = 1
+
+
+@dataclass
 class Experiment(RecipeSettings, LoopSettings):
     """Train a teacher and its control, freeze both, adapt a new student, compare everything; once per seed.
 
     Attributes:
+        held_out_repeats: Inner loops per self-edit in the comparison, where `repeats` is for training.
+        baselines: Any of `BASELINES`.
         lasting: How many held-out contexts the new student learns for good at the end, all in one adapter.
         lasting_epochs: Epochs of that update; null means the student's own, which suit one context.
     """
@@ -149,6 +198,8 @@ class Experiment(RecipeSettings, LoopSettings):
     train: DataSettings = field(default_factory=DataSettings)
     held_out: DataSettings = field(default_factory=DataSettings)
     retention: DataSettings = field(default_factory=DataSettings)
+    held_out_repeats: int = 1
+    baselines: list[str] = field(default_factory=lambda: ["passage_only", "other_context"])
     lasting: int = 4
     lasting_epochs: int | None = None
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
@@ -221,13 +272,14 @@ RECIPES: dict[str, type[RecipeSettings]] = {
     "train_teacher": TrainTeacher,
     "adapt_student": AdaptStudent,
     "compare": Compare,
+    "transfer": Transfer,
     "experiment": Experiment,
     "pretrain": Pretrain,
     "bench": Bench,
 }
 
 _AT_LEAST_ONE = (
-    "repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
+    "repeats held_out_repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "passages_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
@@ -338,6 +390,8 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must be above 0")
         if item.name in ("seed", "closed_book_weight") and value < 0:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
+        if item.name == "baselines" and (strange := [name for name in value if name not in BASELINES]):
+            raise InvalidInput(f"{place}: {key} has {strange[0]!r}; {_did_you_mean(strange[0], list(BASELINES))}")
         if item.name == "seeds" and (not value or min(value) < 0 or len(set(value)) < len(value)):
             raise InvalidInput(f"{place}: {key} is {value}; give different seeds, none negative")
         if item.name == "give_up_below" and not 0 <= value < 0.5:

@@ -10,13 +10,14 @@ from typing import Any
 
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Lesson, Update
-from recipes.adapt_student import commit, describe_version, report_version
-from recipes.compare import HeldOut, Scores, describe_difference, report_scores, score_conditions, table, write_edits
+from recipes.adapt_student import describe_version, report_version
+from recipes.comparison import Scores, describe, measure_conditions, report_scores, table
+from recipes.conditions import HeldOut, try_conditions, write_edits, write_paraphrases
 from recipes.config import Experiment
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
-from recipes.stages import open_student, place_grader
+from recipes.stages import commit, open_student, place_grader
 from recipes.team import Team
 from recipes.terminal import console
 from recipes.train_teacher import Outer, next_step, train_teacher
@@ -49,20 +50,22 @@ def run(settings: Experiment, team: Team) -> Path:
             trained = train_teacher(outer, team, contexts, folder, f"{at}/trained_teacher")
             control = train_teacher(replace(outer, selection="random"), team, contexts, folder, f"{at}/random_selection")
             # Every teacher writes one self-edit per held-out context; both students learn from the same ones.
-            held_out = HeldOut(domain, task, held_out_contexts, references, retention, settings.repeats, seed)
+            held_out = HeldOut(domain, task, held_out_contexts, references, retention, settings.baselines, settings.held_out_repeats, seed)
             teachers = {
                 "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", folder.journal),
                 "random_selection": write_edits(team, control.teacher, held_out, f"{at}/random_selection", folder.journal),
                 "trained_teacher": write_edits(team, trained.teacher, held_out, f"{at}/trained_teacher", folder.journal),
             }
+            paraphrases = write_paraphrases(team, {"untrained_teacher": settings.teacher}, held_out, at, folder.journal)
             for name, exchange in (("target_student", target), ("new_student", new)):
-                scores[name].append(score_conditions(exchange, held_out, teachers, f"{at}/{name}", folder.journal))
+                rows = try_conditions(exchange, held_out, teachers, paraphrases, f"{at}/{name}", folder.journal)
+                scores[name].append(measure_conditions(held_out_contexts, rows, "trained_teacher"))
             # The new student keeps what the frozen teacher writes.
             pairs = list(zip(held_out_contexts, teachers["trained_teacher"], strict=True))[: settings.lasting]
             update = Update(epochs=settings.lasting_epochs)
-            lessons = [Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, edit in pairs if edit]
+            lessons = [Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, own in pairs for edit in own]
             try:
-                lasting[at] = report_version(commit(new, task, lessons, seed, folder.journal), lessons, domain)
+                lasting[at] = report_version(commit(new, task, lessons, [seed], folder.journal), lessons, domain)
                 console.print(describe_version(lasting[at]))
             except InnerLoopFailed as error:  # the comparison stands without it
                 lasting[at] = {"failed": str(error)}
@@ -71,8 +74,10 @@ def run(settings: Experiment, team: Team) -> Path:
             trained_teachers[at] = {"path": path, "fingerprint": trained.fingerprint, "control": control.fingerprint}
         parts: dict[str, Any] = {}
         for name, exchange in (("target_student", target), ("new_student", new)):
-            parts[name] = {"student": exchange.describe().model_dump(), **report_scores(scores[name])}
-            parts[name]["by_seed"] = {str(s): report_scores([one]) for s, one in zip(settings.seeds, scores[name], strict=True)}
+            parts[name] = {"student": exchange.describe().model_dump(), **report_scores(scores[name], "trained_teacher")}
+            parts[name]["by_seed"] = {
+                str(s): report_scores([one], "trained_teacher") for s, one in zip(settings.seeds, scores[name], strict=True)
+            }
         report = folder.write_report(
             {
                 "recipe": settings.recipe,
@@ -94,9 +99,4 @@ def show(students: Mapping[str, Any]) -> None:
     """Print each student's table, the differences that matter, and the side effects."""
     for name, part in students.items():
         console.print(table(f"{name.replace('_', ' ')} ({part['student']['model']})", part))
-        for other in ("untrained", "random"):
-            console.print(f"trained minus {other}: {describe_difference(part[f'trained_minus_{other}'])}")
-        for effect in ("leakage", "retention"):
-            if effect in part:
-                before, after = part[effect]["before"], part[effect]["after"]
-                console.print(f"{effect}: {before['mean']:.1%} before an update, {after['mean']:.1%} after")
+        console.print("\n".join(describe(part)))

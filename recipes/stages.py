@@ -8,10 +8,24 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from protocol.domain import Domain, Grader
+from protocol.errors import InnerLoopFailed
 from protocol.exchange import Exchange, InProcessExchange
+from protocol.files import is_whole
 from protocol.identity import derive_seed
-from protocol.journal import CandidateRecord, Journal, RewardRecord
-from protocol.messages import Context, Refusal, Reward, RewardRequest, measurement_key
+from protocol.journal import AnswersRecord, CandidateRecord, CommitRecord, Journal, RewardRecord
+from protocol.messages import (
+    Answers,
+    AskRequest,
+    CommitRequest,
+    Context,
+    Lesson,
+    Refusal,
+    Reward,
+    RewardRequest,
+    Task,
+    VersionCard,
+    measurement_key,
+)
 from recipes import terminal
 from recipes.candidates import record_candidate
 from recipes.config import RecipeSettings
@@ -125,3 +139,36 @@ def score(exchange: Exchange, requests: Sequence[RewardRequest | None], stage: s
             values += [result.value for result in results if isinstance(result, Reward)]
             advance(len(results), f"mean reward {sum(values) / len(values):+.3f}" if values else "")
     return [journal.results[key] if key else None for key in keys]
+
+
+def ask(exchange: Exchange, requests: Sequence[AskRequest], stage: str, journal: Journal) -> list[Answers | Refusal]:
+    """Have the untouched base answer; what it answered before stands in the journal.
+
+    Returns:
+        One result per request, in order.
+    """
+    card = exchange.describe()
+    keys = [measurement_key(card, request) for request in requests]
+    missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in journal.answers}
+    with terminal.stage(f"{stage} · asking", len(set(keys)), len(set(keys)) - len(missing)) as advance:
+        for answers in exchange.ask(list(missing.values())) if missing else ():
+            journal.append(*(AnswersRecord(stage=stage, result=result) for result in answers))
+            advance(len(answers), "")
+    return [journal.answers[key] for key in keys]
+
+
+def commit(
+    exchange: Exchange, task: Task, lessons: Sequence[Lesson], seed: Sequence[int], journal: Journal, stage: str = "a lasting update"
+) -> VersionCard:
+    """Make a lasting update, unless the journal says that it was made and the folder is there."""
+    if not lessons:
+        raise InnerLoopFailed("no candidate is a self-edit, so there is nothing to learn; try another teacher or more candidates")
+    request = CommitRequest(task=task, lessons=tuple(lessons), seed=derive_seed(*seed, "commit"))
+    key = measurement_key(exchange.describe(), request)
+    known = journal.commits.get(key)
+    if known is not None and is_whole(Path(known.path)):
+        return known
+    with terminal.console.status(f"{stage} from {len(lessons)} self-edits"):
+        card = exchange.commit(request)
+    journal.append(CommitRecord(card=card))
+    return card

@@ -24,3 +24,18 @@ def summarize(values: Sequence[float], resamples: int = 10_000) -> Summary:
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Summary:
     """Mean of the paired differences, context by context, with its interval."""
     return summarize([a - b for a, b in zip(ours, theirs, strict=True)])
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float], resamples: int = 10_000) -> Summary | None:
+    """Ratio of two means over the same contexts, with its interval.
+
+    Returns:
+        None where the interval of the second mean reaches zero: then there is nothing to be a share of.
+    """
+    array = np.array([ours, theirs], dtype=float)
+    drawn = np.random.default_rng(0).integers(0, array.shape[1], size=(resamples, array.shape[1]))
+    numerators, denominators = array[:, drawn].mean(axis=2)
+    if np.quantile(denominators, 0.025) <= 0:
+        return None
+    low, high = np.quantile(numerators / denominators, [0.025, 0.975])
+    return {"mean": float(array[0].mean() / array[1].mean()), "low": float(low), "high": float(high), "n": array.shape[1]}

@@ -7,7 +7,7 @@ Source: SEAL, arXiv 2506.10943, section 3.1; settings in `StudentSettings`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -29,6 +29,7 @@ class Plan:
     Attributes:
         learning_rate: At the first step; `schedule` says how it goes on.
         max_grad_norm: Gradients are clipped to this norm; 0 leaves them alone.
+        tokens: If the edit asks for so many, `epochs` is settled once the rows are known.
     """
 
     learning_rate: float
@@ -39,6 +40,7 @@ class Plan:
     schedule: str
     max_grad_norm: float
     weight_decay: float
+    tokens: int | None = None
 
 
 def make_plan(update: Update, settings: StudentSettings) -> Plan:
@@ -59,6 +61,7 @@ def make_plan(update: Update, settings: StudentSettings) -> Plan:
         schedule=settings.schedule,
         max_grad_norm=settings.max_grad_norm,
         weight_decay=settings.weight_decay,
+        tokens=update.tokens,
     )
 
 
@@ -163,7 +166,10 @@ def prepare(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int
     if base.settings.long_examples == "truncate":
         truncated = sum(len(row.input_ids) > longest for row in rows)
         rows = [Row(row.input_ids[:longest], row.labels[:longest]) for row in rows]
-    loop = InnerLoop(tuple(row for row in rows if row.tokens_in_loss), plan, seed, truncated=truncated)
+    rows = [row for row in rows if row.tokens_in_loss]
+    if plan.tokens and rows:
+        plan = replace(plan, epochs=max(1, round(plan.tokens / sum(row.tokens_in_loss for row in rows))))
+    loop = InnerLoop(tuple(rows), plan, seed, truncated=truncated)
     _check_limits(loop, base, lessons)
     return loop
 

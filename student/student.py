@@ -131,7 +131,7 @@ class Student:
     def score_cohort(self, number: int) -> list[Reward | Refusal]:
         """Train and ask one of the cohorts last arranged."""
         cohort = self._cohorts[number]
-        self._ask_base(cohort)
+        self._ask_base([(job.request.task, context) for job in cohort for context in job.contexts])
         results = iter(self._engine.run([loop for job in cohort for loop in job.loops]))
         scored = [(job, [next(results) for _ in job.loops]) for job in cohort]
         wanted = [(job, own) for job, own in scored if job.id not in self._known]
@@ -216,10 +216,9 @@ class Student:
     def _commit(self, request: CommitRequest, base: FrozenBase) -> VersionCard:
         started = time.perf_counter()
         domain, _ = self._resolve(request.task)
-        contexts = [lesson.context for lesson in request.lessons]
-        check_prompts(base, [prompt for context in contexts for prompt in domain.ask(context)], domain.answer_tokens)
-        with base.without_adapter():
-            before = self._ask(base, contexts, request.task)
+        contexts = {lesson.context.id: lesson.context for lesson in request.lessons}
+        check_prompts(base, [prompt for context in contexts.values() for prompt in domain.ask(context)], domain.answer_tokens)
+        self._ask_base([(request.task, context) for context in contexts.values()])
         examples = [e for lesson in request.lessons for e in domain.expand(lesson.context, lesson.edit, request.seed)]
         updates = {lesson.edit.update for lesson in request.lessons}
         if len(updates) > 1:
@@ -228,7 +227,8 @@ class Student:
         path = self._folder / f"version-{request.id[:8]}"
         loop = prepare(base, examples, plan, request.seed, lessons=len(request.lessons))
         trained_tokens = Single(base).learn(loop, path.with_name(path.name + ".training"))
-        after = self._ask(base, contexts, request.task)
+        after = dict(zip(contexts, self._ask(base, list(contexts.values()), request.task), strict=True))
+        before = {context: self._base_outcomes[context, request.task.id] for context in contexts}
         save_version(base, self._settings, path)
         return VersionCard(
             key=measurement_key(self._card, request),
@@ -236,7 +236,7 @@ class Student:
             parent=self._card.fingerprint,
             fingerprint=fingerprint(base.model, base.tokenizer),
             path=str(path),
-            changes=tuple(Change(base=old, adapted=(new,)) for old, new in zip(before, after, strict=True)),
+            changes=tuple(Change(base=before[own.context.id], adapted=(after[own.context.id],)) for own in request.lessons),
             seconds=time.perf_counter() - started,
             trained_tokens=trained_tokens,
         )
@@ -265,14 +265,15 @@ class Student:
                 raise InnerLoopFailed(f"{kind} {name} v{version} is asked for, but this student has {offered}")
         return self._domains[task.domain], self._graders[task.grader]
 
-    def _ask_base(self, jobs: Sequence[Job]) -> None:
+    def _ask_base(self, asked: Sequence[tuple[Task, Context]]) -> None:
         """The base model's answers, once per context: they do not depend on the edit, nor on which other contexts there are."""
-        new = {(context.id, job.request.task.id): (job, context) for job in jobs for context in job.contexts}
-        new = {key: asked for key, asked in new.items() if key not in self._base_outcomes}
+        new = {(context.id, task.id): (task, context) for task, context in asked if (context.id, task.id) not in self._base_outcomes}
+        answers = []
         with self._base.without_adapter():
-            answers = [self._answer(self._base, job.domain.ask(context), job.domain) for job, context in new.values()]
-        asked = [(job.request.task, context, own) for (job, context), own in zip(new.values(), answers, strict=True)]
-        self._base_outcomes.update(zip(new, grade(self._resolve, asked), strict=True))
+            for task, context in new.values():
+                domain, _ = self._resolve(task)
+                answers.append((task, context, self._answer(self._base, domain.ask(context), domain)))
+        self._base_outcomes.update(zip(new, grade(self._resolve, answers), strict=True))
 
     def _ask(self, base: FrozenBase, contexts: Sequence[Context], task: Task) -> list[Outcomes]:
         """Ask the questions of all contexts in one go."""

@@ -1,0 +1,174 @@
+"""What a comparison shows: accuracy under each condition with its interval, what was gained and lost, which ranking the figures support."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from protocol.messages import Context, Refusal
+from recipes.conditions import Effect, Row, find_base
+from recipes.statistics import Summary, difference, summarize
+
+_SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "reference_edits", "in_context", "other_context"))
+"""Differences that the report has and the screen leaves out."""
+
+
+@dataclass
+class Measured:
+    """One condition on one student: accuracy per context, and what else changed."""
+
+    accuracies: list[float]
+    gained: int = 0
+    lost: int = 0
+    seconds: float = 0.0
+    trained_tokens: float = 0.0
+    malformed: int = 0
+    refused: int = 0
+    ungraded: int = 0
+
+
+@dataclass
+class Scores:
+    """All conditions on one student, and the side effects of the last teacher's edits: (before, after) per context.
+
+    None where a context has no reward, or the probe was not asked.
+    """
+
+    conditions: dict[str, Measured]
+    leakage: list[tuple[float, float] | None]
+    retention: list[tuple[float, float] | None]
+
+
+def measure_conditions(contexts: Sequence[Context], rows: Mapping[str, Row], last: str) -> Scores:
+    """The figures of all conditions; `last` is the teacher whose side effects are known."""
+    base = [find_base(c, [row[i] for row in rows.values()]).base_accuracy for i, c in enumerate(contexts)]
+    measured = {name: measure(row, base, contexts) for name, row in rows.items()}
+    leakage, retention = (_before_and_after(rows[last], probe) for probe in (0, 1))
+    return Scores({"no_edit": Measured(base), **measured}, leakage, retention)
+
+
+def measure(row: Row, base: Sequence[float], contexts: Sequence[Context]) -> Measured:
+    """One condition's figures; without an effect the student stays as it was."""
+    effects = [effect for effect in row if isinstance(effect, Effect)]
+    return Measured(
+        [effect.change.adapted_accuracy if isinstance(effect, Effect) else own for effect, own in zip(row, base, strict=True)],
+        gained=sum(effect.change.gained for effect in effects),
+        lost=sum(effect.change.lost for effect in effects),
+        seconds=sum(effect.seconds for effect in effects),
+        trained_tokens=sum(effect.trained_tokens for effect in effects) / len(row),
+        malformed=sum(effect is None for effect in row),
+        refused=sum(isinstance(effect, Refusal) for effect in row),
+        ungraded=sum(_count_ungraded(effect, context) for effect, context in zip(row, contexts, strict=True)),
+    )
+
+
+def _count_ungraded(effect: Effect | Refusal | None, context: Context) -> int:
+    """Answers whose verdict is missing although there was something to grade them against."""
+    if not isinstance(effect, Effect):
+        return 0
+    repeats = effect.change.adapted
+    return sum(bool(q.answers) and repeat[i].correct is None for repeat in repeats for i, q in enumerate(context.questions))
+
+
+def _before_and_after(row: Row, probe: int) -> list[tuple[float, float] | None]:
+    """Each context's accuracy on one of its probes: 0 for leakage, 1 for retention."""
+    changes = [effect.probes[probe] if isinstance(effect, Effect) and len(effect.probes) > probe else None for effect in row]
+    return [(change.base_accuracy, change.adapted_accuracy) if change else None for change in changes]
+
+
+def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
+    """A student's part of the report. With several seeds, a context's accuracy is its mean over them.
+
+    Args:
+        last: The condition that others are compared with.
+    """
+    names = list(seeds[0].conditions)
+    pooled = {name: _mean([scores.conditions[name].accuracies for scores in seeds]) for name in names}
+    report: dict[str, Any] = {
+        "scores": {name: summarize(pooled[name]) for name in names},
+        "gain": {name: difference(pooled[name], pooled["no_edit"]) for name in names},
+        "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) for name in names},
+        "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) for name in names},
+        "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},
+        "refused": {name: sum(s.conditions[name].refused for s in seeds) for name in names},
+        "ungraded": {name: sum(s.conditions[name].ungraded for s in seeds) for name in names},
+        "trained_tokens": {name: round(sum(s.conditions[name].trained_tokens for s in seeds) / len(seeds), 1) for name in names},
+        "seconds": {name: round(sum(s.conditions[name].seconds for s in seeds), 1) for name in names},
+        "differences": {f"{last}_minus_{name}": difference(pooled[last], pooled[name]) for name in names if name != last},
+        "ranking": rank(pooled),
+    }
+    for name in ("leakage", "retention"):
+        by_context = zip(*(getattr(scores, name) for scores in seeds), strict=True)
+        measured = [_mean(known) for changes in by_context if (known := [change for change in changes if change])]
+        if measured:
+            report[name] = {when: summarize([change[side] for change in measured]) for side, when in enumerate(("before", "after"))}
+    return report
+
+
+def rank(accuracies: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Conditions from best to worst, each with its lead over the next and whether the interval of that supports the order."""
+    order = sorted(accuracies, key=lambda name: -sum(accuracies[name]))
+    ranking: list[dict[str, Any]] = []
+    for name, following in zip(order, [*order[1:], None], strict=True):
+        lead = difference(accuracies[name], accuracies[following]) if following else None
+        ranking.append({"condition": name, "lead": lead, "supported": bool(lead and is_clear(lead))})
+    return ranking
+
+
+def is_clear(summary: Summary) -> bool:
+    """Whether a difference's interval leaves none out."""
+    return summary["low"] > 0 or summary["high"] < 0
+
+
+def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
+def table(title: str, report: Mapping[str, Any]) -> Table:
+    """The table a user sees."""
+    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    grid.add_column("condition", no_wrap=True)
+    for heading in ("accuracy", "95% interval", "n", "gain", "answers", "tokens", "seconds"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for name, row in report["scores"].items():
+        changed = f"+{report['answers_gained'][name]} -{report['answers_lost'][name]}"
+        trained = report["trained_tokens"][name]
+        grid.add_row(
+            name.replace("_", " "),
+            f"{row['mean']:.1%}",
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+            str(row["n"]),
+            f"{report['gain'][name]['mean']:+.1%}",
+            "" if name == "no_edit" else changed,
+            f"{trained:.0f}" if trained else "",
+            f"{report['seconds'][name]:.0f}" if trained else "",
+        )
+    return grid
+
+
+def describe(report: Mapping[str, Any]) -> list[str]:
+    """What the table does not say: differences that matter, the ranking, side effects, and what went wrong."""
+    told = []
+    for name, summary in report["differences"].items():
+        if not name.endswith(_SELF_EVIDENT):
+            told.append(f"{name}: {describe_difference(summary)}".replace("_", " "))
+    signs = [" > " if place["supported"] else " ~ " for place in report["ranking"][:-1]]
+    ranking = "".join(place["condition"].replace("_", " ") + sign for place, sign in zip(report["ranking"], [*signs, ""], strict=True))
+    told.append(f"ranking: {ranking}" + (" (~: its interval does not support the order)" if " ~ " in signs else ""))
+    for effect in ("leakage", "retention"):
+        if effect in report:
+            before, after = report[effect]["before"], report[effect]["after"]
+            told.append(f"{effect}: {before['mean']:.1%} before an update, {after['mean']:.1%} after")
+    for problem, meaning in (("malformed", "are no self-edits"), ("refused", "were refused"), ("ungraded", "have no verdict")):
+        counts = [f"{count} of {name.replace('_', ' ')}" for name, count in report[problem].items() if count]
+        if counts:
+            told.append(f"{problem}: {', '.join(counts)} {meaning}")
+    return told
+
+
+def describe_difference(summary: Summary) -> str:
+    """A difference in points; says so where its interval does not support a ranking."""
+    text = f"{summary['mean']:+.1%} [{summary['low']:+.1%}, {summary['high']:+.1%}]"
+    return text if is_clear(summary) else text + ", which supports no ranking"

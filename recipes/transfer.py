@@ -1,0 +1,153 @@
+"""What teachers are worth to students that they were not trained for: a matrix of teachers and students.
+
+A teacher is trained here for one student, or for several at once on the mean of their rewards; or it is frozen already, from a run folder,
+a hub or a file of self-edits.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from protocol.exchange import Exchange
+from recipes.comparison import measure_conditions
+from recipes.conditions import HeldOut, try_conditions, write_edits
+from recipes.config import Transfer
+from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.plots import draw_matrix
+from recipes.run_folder import RunFolder
+from recipes.scoring import Scoring
+from recipes.stages import open_student, place_grader
+from recipes.statistics import Summary, ratio, summarize
+from recipes.team import Team
+from recipes.terminal import console
+from recipes.train_teacher import Outer, train_teacher
+from teacher.settings import TeacherSettings
+
+Matrix = Mapping[str, Mapping[str, Sequence[float]]]
+"""By teacher and student, a figure per context."""
+
+
+def run(settings: Transfer, team: Team) -> Path:
+    """Run the recipe; returns the path of its report."""
+    started = time.perf_counter()
+    domain, task = choose_task(settings)
+    training = load_data(settings.train, "train", questions=True)[0] if settings.train.source else []
+    contexts, _ = load_data(settings.held_out, "held_out", questions=True)
+    models = student_models({f"students.{name}": student for name, student in settings.students.items()})
+    for name, teacher in settings.teachers.items():
+        models |= teacher_models(teacher, f"teachers.{name}")
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(settings, {"train": training, "held_out": contexts}, models, team))
+        journal, grader = folder.journal, place_grader(team, settings)
+        students: dict[str, Exchange] = {
+            name: stack.enter_context(open_student(team, student, grader, folder, settings.distributed.deepspeed))
+            for name, student in settings.students.items()
+        }
+        accuracies: dict[str, dict[str, list[Sequence[float]]]] = {
+            name: {s: [] for s in students} for name in ("no_edit", *settings.teachers)
+        }
+        trained: dict[str, Any] = {}
+        for seed in settings.seeds:
+            at = f"seed-{seed}"
+            teachers: dict[str, TeacherSettings] = {}
+            for name, teacher in settings.teachers.items():
+                teachers[name] = teacher
+                if teacher.is_trained_here:
+                    scoring = Scoring(domain, task, settings, settings.repeats, seed)
+                    for_students = {student: students[student] for student in teacher.trained_for}
+                    outer = Outer(scoring, for_students, teacher, settings.finetune, settings.distributed.deepspeed)
+                    result = train_teacher(outer, team, training, folder, f"{at}/{name}")
+                    teachers[name], trained[f"{at}/{name}"] = result.teacher, result.report()
+            held_out = HeldOut(domain, task, contexts, {}, [], (), settings.held_out_repeats, seed)
+            edits = {name: write_edits(team, teacher, held_out, f"{at}/{name}", journal) for name, teacher in teachers.items()}
+            for student, exchange in students.items():
+                rows = try_conditions(exchange, held_out, edits, None, f"{at}/{student}", journal)
+                scores = measure_conditions(contexts, rows, list(edits)[-1])
+                for condition, measured in scores.conditions.items():
+                    accuracies[condition][student].append(measured.accuracies)
+        matrix = {name: {s: mean_over_seeds(own) for s, own in row.items()} for name, row in accuracies.items()}
+        told = report_matrix(settings, matrix)
+        report = folder.write_report(
+            {
+                "recipe": settings.recipe,
+                "name": settings.name,
+                "seeds": list(settings.seeds),
+                "students": {name: exchange.describe().model_dump() for name, exchange in students.items()},
+                "trained": trained,
+                **told,
+                "inner_loops": journal.inner_loops,
+                "wall_seconds": round(time.perf_counter() - started, 1),
+            }
+        )
+    show(settings, told, report)
+    return report
+
+
+def mean_over_seeds(seeds: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) / len(column) for column in zip(*seeds, strict=True)]
+
+
+def report_matrix(settings: Transfer, matrix: Matrix) -> dict[str, Any]:
+    """Accuracies, gains over the baseline, and the share of its gain on its own students that each teacher keeps on each student.
+
+    A share is None where a teacher has no student of its own, or no gain there that is clear of zero.
+    """
+    names, students, baseline = list(settings.teachers), list(settings.students), settings.baseline or "no_edit"
+    gains = {t: {s: [a - b for a, b in zip(matrix[t][s], matrix[baseline][s], strict=True)] for s in students} for t in names}
+    kept: dict[str, dict[str, Summary | None]] = {}
+    for name, teacher in settings.teachers.items():
+        if teacher.trained_for:
+            own = mean_over_seeds([gains[name][student] for student in teacher.trained_for])
+            kept[name] = {student: ratio(gains[name][student], own) for student in students}
+    return {
+        "accuracy": {t: {s: summarize(matrix[t][s]) for s in students} for t in ("no_edit", *names)},
+        "baseline": baseline,
+        "gain": {t: {s: summarize(gains[t][s]) for s in students} for t in names if t != baseline},
+        "kept": kept,
+    }
+
+
+def show(settings: Transfer, told: Mapping[str, Any], report: Path) -> None:
+    """Print the matrix and what is kept, and draw both beside the report."""
+    students = list(settings.students)
+    baseline = told["baseline"].replace("_", " ")
+    _print(f"accuracy, % (gain over {baseline} in points)", told["accuracy"], students, lambda t, s: _accuracy(told, t, s))
+    draw_matrix(list(told["accuracy"]), students, _cells(told["accuracy"], students), "accuracy, %", report.with_name("transfer-accuracy"))
+    if told["kept"]:
+        title = "share of the gain on its own students that a teacher keeps, %"
+        _print(
+            title,
+            told["kept"],
+            students,
+            lambda t, s: _share(told["kept"][t][s]) + (" own" if s in settings.teachers[t].trained_for else ""),
+        )
+        draw_matrix(list(told["kept"]), students, _cells(told["kept"], students), title, report.with_name("transfer-kept"))
+    console.print(f"figures: {report.with_name('transfer-accuracy.png')}, {report.with_name('transfer-kept.png')}\nreport: {report}")
+
+
+def _cells(part: Mapping[str, Mapping[str, Summary | None]], students: Sequence[str]) -> list[list[Summary | None]]:
+    return [[row[student] for student in students] for row in part.values()]
+
+
+def _print(title: str, rows: Mapping[str, Any], students: Sequence[str], cell: Callable[[str, str], str]) -> None:
+    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("teacher", *students):
+        grid.add_column(heading.replace("_", " "), no_wrap=True)
+    for teacher in rows:
+        grid.add_row(teacher.replace("_", " "), *(cell(teacher, student) for student in students))
+    console.print(grid)
+
+
+def _accuracy(told: Mapping[str, Any], teacher: str, student: str) -> str:
+    accuracy, gain = told["accuracy"][teacher][student], told["gain"].get(teacher, {}).get(student)
+    text = f"{100 * accuracy['mean']:.1f} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
+    return text + (f" ({100 * gain['mean']:+.1f})" if gain else "")
+
+
+def _share(kept: Summary | None) -> str:
+    return "no clear gain" if kept is None else f"{100 * kept['mean']:.0f} [{100 * kept['low']:.0f}, {100 * kept['high']:.0f}]"
