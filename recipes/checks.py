@@ -3,7 +3,18 @@
 from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
-from recipes.config import BASELINES, AdaptStudent, Bench, Compare, Experiment, Pretrain, RecipeSettings, TrainTeacher, Transfer
+from recipes.config import (
+    BASELINES,
+    AdaptStudent,
+    Bench,
+    Compare,
+    Experiment,
+    Pretrain,
+    RecipeSettings,
+    TrainTeacher,
+    Transfer,
+    WriteQuestions,
+)
 from recipes.inputs import check_model, check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 from recipes.zero_configs import check_config, zero_stage
@@ -33,6 +44,8 @@ def check(settings: RecipeSettings, processes: int = 1) -> str:
             return _check_compare(settings)
         case Transfer():
             return _check_transfer(settings, processes)
+        case WriteQuestions():
+            return _check_write_questions(settings)
         case Experiment():
             return _check_experiment(settings, processes)
         case Pretrain():
@@ -118,6 +131,20 @@ def _check_transfer(settings: Transfer, processes: int) -> str:
         f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train teachers and "
         f"{cells * len(contexts) * settings.held_out_repeats} for {len(settings.teachers)} teachers on {len(settings.students)} students"
     )
+
+
+def _check_write_questions(settings: WriteQuestions) -> str:
+    domain, _ = choose_task(settings)
+    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.candidates > 0)
+    choose_style(settings.writer.style, domain, "writer.style")
+    check_teacher(settings.writer, "writer", contexts, settings.samples)
+    check_student(settings.student, "student")
+    told = f"{settings.samples * len(contexts)} texts of questions on {len(contexts)} contexts"
+    if not settings.candidates:
+        return told
+    choose_style(settings.teacher.style, domain)
+    check_teacher(settings.teacher, "teacher", contexts, settings.candidates)
+    return f"{told}, and {len(contexts) * settings.candidates * settings.repeats} inner loops to see how they rank self-edits"
 
 
 def _check_experiment(settings: Experiment, processes: int) -> str:

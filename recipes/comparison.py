@@ -130,7 +130,7 @@ def table(title: str, report: Mapping[str, Any]) -> Table:
     """The table a user sees."""
     grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     grid.add_column("condition", no_wrap=True)
-    for heading in ("accuracy", "95% interval", "n", "gain", "answers", "tokens", "seconds"):
+    for heading in ("accuracy", "95% interval", "n", "gain", "answers", "tokens"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for name, row in report["scores"].items():
         changed = f"+{report['answers_gained'][name]} -{report['answers_lost'][name]}"
@@ -143,7 +143,6 @@ def table(title: str, report: Mapping[str, Any]) -> Table:
             f"{report['gain'][name]['mean']:+.1%}",
             "" if name == "no_edit" else changed,
             f"{trained:.0f}" if trained else "",
-            f"{report['seconds'][name]:.0f}" if trained else "",
         )
     return grid
 

@@ -184,6 +184,26 @@ class Transfer(RecipeSettings, LoopSettings):
 
 
 @dataclass
+class WriteQuestions(RecipeSettings):
+    """Write questions for texts that have none, and keep those that a student can use.
+
+    Attributes:
+        samples: How many texts of questions are sampled per context.
+        student: Answers with the passage in view and without; a question stays if only the former agrees with what was written.
+        candidates: Where contexts have real questions, so many self-edits of `teacher` per context are scored by both, to see how
+            well the written ones rank them; 0 does not.
+    """
+
+    seed: int = 0
+    samples: int = 1
+    candidates: int = 0
+    contexts: DataSettings = field(default_factory=DataSettings)
+    writer: TeacherSettings = field(default_factory=TeacherSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+
+
+@dataclass
 class Experiment(RecipeSettings, LoopSettings):
     """Train a teacher and its control, freeze both, adapt a new student, compare everything; once per seed.
 
@@ -273,13 +293,15 @@ RECIPES: dict[str, type[RecipeSettings]] = {
     "adapt_student": AdaptStudent,
     "compare": Compare,
     "transfer": Transfer,
+    "write_questions": WriteQuestions,
     "experiment": Experiment,
     "pretrain": Pretrain,
     "bench": Bench,
 }
 
 _AT_LEAST_ONE = (
-    "repeats held_out_repeats threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
+    "samples repeats held_out_repeats "
+    "threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "passages_per_step closed_book_per_step evaluate_every turns padded_to alone rows "

@@ -26,6 +26,19 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Summary:
     return summarize([a - b for a, b in zip(ours, theirs, strict=True)])
 
 
+def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """Spearman's, ties having their mean rank; None where one side does not differ."""
+    first, second = _ranks(ours), _ranks(theirs)
+    if first.std() == 0 or second.std() == 0:
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    return np.array([(array < value).sum() + ((array == value).sum() + 1) / 2 for value in array])
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float], resamples: int = 10_000) -> Summary | None:
     """Ratio of two means over the same contexts, with its interval.
 

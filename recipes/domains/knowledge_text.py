@@ -5,6 +5,8 @@ Source: SEAL, arXiv 2506.10943, appendix B.3 and B.11, and the released code and
 
 import re
 
+from protocol.messages import Question
+
 STYLES: dict[str, str] = {
     "implications": (
         "Let's read the following passage and produce a list of implications derived directly or indirectly from the "
@@ -28,8 +30,14 @@ STYLES: dict[str, str] = {
 }
 """What the teacher is asked, by style. The student never sees these."""
 
+QUESTION_STYLE = "self-qa"
+"""The style in which a model writes questions with their answers."""
+
 _NUMBERED_QUESTION = re.compile(r"Question\s+\d+:")
 _ANSWER = re.compile(r"Answer\s*:")
+_QUESTION_AND_ANSWER = re.compile(
+    r"Question(?:\s+\d+)?\s*:\s*((?:(?!Question\s+\d+:).){3,1000}?)\s+Answer\s*:[ \t]*(\S[^\n]{0,999})", re.DOTALL
+)
 
 
 def teacher_prompt(style: str, title: str, passage: str) -> str:
@@ -60,6 +68,12 @@ def question_prompt(title: str, question: str) -> str:
 def training_sequence(title: str, text: str) -> str:
     """One sequence the student trains on. A context without a title gets no prefix."""
     return f"{title}\n{text}" if title else text
+
+
+def read_questions(text: str) -> list[Question]:
+    """The questions with answers in a completion of the `self-qa` prompt, whose first number the prompt has written."""
+    pairs = _QUESTION_AND_ANSWER.findall("Question 1: " + text)
+    return [Question(text=question.strip(), answers=(answer.strip(),)) for question, answer in pairs]
 
 
 def split_completion(completion: str) -> list[str]:
