@@ -15,14 +15,18 @@ from recipes.config import (
     Transfer,
     WriteQuestions,
 )
+from recipes.costs import describe_costs, list_phases, measure_contexts
 from recipes.inputs import check_model, check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 from recipes.zero_configs import check_config, zero_stage
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 
-def check(settings: RecipeSettings, processes: int = 1) -> str:
+def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> str:
     """Check a recipe's input, and whether so many processes can run it.
+
+    Args:
+        fetch: Whether what is named on a hub is fetched and checked too; it is taken as good otherwise.
 
     Returns:
         What would run and what it would cost, in inner loops.
@@ -32,38 +36,48 @@ def check(settings: RecipeSettings, processes: int = 1) -> str:
     """
     check_run_folder(settings)
     if settings.grader == "judge" and settings.judge.base_url is None:
-        check_model(settings.judge.model, "judge.model", settings.judge.revision, kind="either")
+        check_model(settings.judge.model, "judge.model", settings.judge.revision, kind="either", fetch=fetch)
     finetuned = settings.teacher.dtype if isinstance(settings, TrainTeacher | Experiment) else "float32"
     check_config(settings.distributed.deepspeed, "distributed.deepspeed", finetuned)
     match settings:
         case TrainTeacher():
-            return _check_train_teacher(settings, processes)
+            return _check_train_teacher(settings, processes, fetch)
         case AdaptStudent():
-            return _check_adapt_student(settings)
+            return _check_adapt_student(settings, fetch)
         case Compare():
-            return _check_compare(settings)
+            return _check_compare(settings, fetch)
         case Transfer():
-            return _check_transfer(settings, processes)
+            return _check_transfer(settings, processes, fetch)
         case WriteQuestions():
-            return _check_write_questions(settings)
+            return _check_write_questions(settings, fetch)
         case Experiment():
-            return _check_experiment(settings, processes)
+            return _check_experiment(settings, processes, fetch)
         case Pretrain():
             _need_one(processes, settings.recipe)
             return _check_pretrain(settings)
         case Bench():
             _need_one(processes, settings.recipe)
-            return _check_bench(settings)
+            return _check_bench(settings, fetch)
     raise NotImplementedError(f"no check for {type(settings).__name__}")
 
 
-def _check_train_teacher(settings: TrainTeacher, processes: int) -> str:
+def estimate(settings: RecipeSettings) -> str:
+    """What a recipe would cost, without fetching anything."""
+    sources = {
+        key: getattr(settings, key) for key in ("contexts", "train", "held_out") if getattr(getattr(settings, key, None), "source", "")
+    }
+    sizes = {key: measure_contexts(load_data(data, key, questions=False, fetch=False)[0]) for key, data in sources.items()}
+    phases = list_phases(settings, sizes)
+    return describe_costs(phases) if phases else ""
+
+
+def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) -> str:
     _check_finetuning(settings, processes)
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=True)
-    check_teacher(settings.teacher, "teacher")
-    check_student(settings.student, "student")
+    contexts, _ = load_data(settings.contexts, "contexts", questions=True, fetch=fetch)
+    check_teacher(settings.teacher, "teacher", fetch=fetch)
+    check_student(settings.student, "student", fetch=fetch)
     used = min(settings.contexts_per_round, len(contexts))
     written = used * settings.candidates
     return (
@@ -72,22 +86,22 @@ def _check_train_teacher(settings: TrainTeacher, processes: int) -> str:
     )
 
 
-def _check_adapt_student(settings: AdaptStudent) -> str:
+def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
-    check_teacher(settings.teacher, "teacher", contexts, settings.candidates)
-    check_student(settings.student, "student")
+    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best", fetch=fetch)
+    check_teacher(settings.teacher, "teacher", contexts, settings.candidates, fetch=fetch)
+    check_student(settings.student, "student", fetch=fetch)
     written = len(contexts) * settings.candidates
     loops = written * settings.repeats if settings.use == "best" else 0
     return f"{written} self-edits on {len(contexts)} contexts, {loops} inner loops, one lasting update"
 
 
-def _check_compare(settings: Compare) -> str:
+def _check_compare(settings: Compare, fetch: bool) -> str:
     domain, _ = choose_task(settings)
-    contexts, references = load_data(settings.contexts, "contexts", questions=True)
+    contexts, references = load_data(settings.contexts, "contexts", questions=True, fetch=fetch)
     if settings.retention.source:
-        load_data(settings.retention, "retention", questions=True)
+        load_data(settings.retention, "retention", questions=True, fetch=fetch)
     if not settings.teachers or not settings.students:
         raise InvalidInput("compare needs teachers and students, such as teachers.mine.model=FOLDER students.ours.model=FOLDER")
     _refuse_names("teachers", settings.teachers, ("no_edit", "reference_edits", *BASELINES))
@@ -97,18 +111,18 @@ def _check_compare(settings: Compare) -> str:
     _need_two("contexts", len(contexts))
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
-        check_teacher(teacher, f"teachers.{name}", contexts, settings.candidates)
+        check_teacher(teacher, f"teachers.{name}", contexts, settings.candidates, fetch=fetch)
     for name, student in settings.students.items():
-        check_student(student, f"students.{name}")
+        check_student(student, f"students.{name}", fetch=fetch)
     learned = len(settings.teachers) + bool(references) + sum(name != "in_context" for name in settings.baselines)
     updates = learned * len(settings.students) * settings.repeats * len(settings.seeds)
     cost = f"{updates} lasting updates" if settings.passages == "together" else f"{updates * len(contexts)} inner loops"
     return f"{learned} conditions on {len(contexts)} contexts and {len(settings.students)} students: {cost}"
 
 
-def _check_transfer(settings: Transfer, processes: int) -> str:
+def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
     domain, _ = choose_task(settings)
-    contexts, _ = load_data(settings.held_out, "held_out", questions=True)
+    contexts, _ = load_data(settings.held_out, "held_out", questions=True, fetch=fetch)
     if not settings.teachers or not settings.students:
         raise InvalidInput("transfer needs teachers and students, such as teachers.mine.adapter=FOLDER students.ours.model=FOLDER")
     _refuse_names("teachers", settings.teachers, ("no_edit",))
@@ -117,15 +131,15 @@ def _check_transfer(settings: Transfer, processes: int) -> str:
     training = 0
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
-        check_teacher(teacher, f"teachers.{name}", contexts)
+        check_teacher(teacher, f"teachers.{name}", contexts, fetch=fetch)
         if unknown := [student for student in teacher.trained_for if student not in settings.students]:
             raise InvalidInput(f"teachers.{name}.trained_for has {unknown[0]!r}; it is one of {', '.join(settings.students)}")
         if teacher.is_trained_here:
             _check_division(settings.finetune, settings.distributed.deepspeed, teacher, processes)
-            load_data(settings.train, "train", questions=True)
+            load_data(settings.train, "train", questions=True, fetch=fetch)
             training += settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats * len(teacher.trained_for)
     for name, student in settings.students.items():
-        check_student(student, f"students.{name}")
+        check_student(student, f"students.{name}", fetch=fetch)
     cells = len(settings.teachers) * len(settings.students)
     return (
         f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train teachers and "
@@ -133,35 +147,36 @@ def _check_transfer(settings: Transfer, processes: int) -> str:
     )
 
 
-def _check_write_questions(settings: WriteQuestions) -> str:
+def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
     domain, _ = choose_task(settings)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.candidates > 0)
+    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.candidates > 0, fetch=fetch)
     choose_style(settings.writer.style, domain, "writer.style")
-    check_teacher(settings.writer, "writer", contexts, settings.samples)
-    check_student(settings.student, "student")
+    check_teacher(settings.writer, "writer", contexts, settings.samples, fetch=fetch)
+    check_student(settings.student, "student", fetch=fetch)
     told = f"{settings.samples * len(contexts)} texts of questions on {len(contexts)} contexts"
     if not settings.candidates:
         return told
     choose_style(settings.teacher.style, domain)
-    check_teacher(settings.teacher, "teacher", contexts, settings.candidates)
+    check_teacher(settings.teacher, "teacher", contexts, settings.candidates, fetch=fetch)
     return f"{told}, and {len(contexts) * settings.candidates * settings.repeats} inner loops to see how they rank self-edits"
 
 
-def _check_experiment(settings: Experiment, processes: int) -> str:
+def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     _check_finetuning(settings, processes)
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
-    load_data(settings.train, "train", questions=True)
-    contexts, references = load_data(settings.held_out, "held_out", questions=True)
+    load_data(settings.train, "train", questions=True, fetch=fetch)
+    contexts, references = load_data(settings.held_out, "held_out", questions=True, fetch=fetch)
     if settings.retention.source:
-        load_data(settings.retention, "retention", questions=True)
+        load_data(settings.retention, "retention", questions=True, fetch=fetch)
     _need_two("held_out", len(contexts))
-    check_teacher(settings.teacher, "teacher")
-    check_student(settings.student, "student")
-    check_student(settings.new_student, "new_student")
+    check_teacher(settings.teacher, "teacher", fetch=fetch)
+    check_student(settings.student, "student", fetch=fetch)
+    if settings.new_student.model:
+        check_student(settings.new_student, "new_student", fetch=fetch)
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
     learned = 3 + bool(references) + sum(name != "in_context" for name in settings.baselines)
-    evaluation = 2 * learned * len(contexts) * settings.held_out_repeats
+    evaluation = (2 if settings.new_student.model else 1) * learned * len(contexts) * settings.held_out_repeats
     return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
 
 
@@ -203,17 +218,17 @@ def _check_pretrain(settings: Pretrain) -> str:
     return f"{settings.steps} steps of {settings.passages_per_step} passages and {settings.closed_book_per_step} closed-book lines"
 
 
-def _check_bench(settings: Bench) -> str:
+def _check_bench(settings: Bench, fetch: bool) -> str:
     choose_task(settings)
     if not settings.subjects:
         raise InvalidInput("bench needs subjects, such as subjects.mine.student.model=FOLDER")
     for name, subject in settings.subjects.items():
         key = f"subjects.{name}"
-        check_student(subject.student, f"{key}.student")
+        check_student(subject.student, f"{key}.student", fetch=fetch)
         if subject.student.deepspeed is not None:
             raise InvalidInput(f"{key}.student.deepspeed is set, but bench times inner loops in one process; leave it out")
         if subject.contexts.source:
-            _, references = load_data(subject.contexts, f"{key}.contexts", questions=True)
+            _, references = load_data(subject.contexts, f"{key}.contexts", questions=True, fetch=fetch)
             if not references:
                 raise InvalidInput(f"{key}.contexts has no reference self-edits; use source: tiny with split train, validation or held_out")
         if subject.timed_steps is not None and subject.timed_steps < 3:

@@ -38,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", type=Path, help="a YAML file, such as recipes/quickstart.yaml")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as rounds=3 or student.model=FOLDER")
     run.add_argument("--processes", type=int, metavar="N", help="start N processes on this machine by torchrun, one for each GPU")
-    run.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe and what it would do")
+    run.add_argument(
+        "--dry-run", action="store_true", help="check everything but the hub, print the resolved recipe, what it would do and cost"
+    )
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher says it here and in the environment
     add_file_commands(commands)
     schema = commands.add_parser("schema", help="print the protocol's JSON Schema")
@@ -89,7 +91,7 @@ def print_schema(message: str | None) -> int:
 
 
 def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int | None, dry_run: bool) -> int:
-    from recipes.checks import check
+    from recipes.checks import check, estimate
     from recipes.config import load_recipe, to_yaml
 
     if processes is not None and (processes < 1 or seat.size > 1):
@@ -97,9 +99,9 @@ def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int 
         raise InvalidInput(f"--processes is {processes}{started}")
     settings = load_recipe(path, list(overrides))
     if seat.rank == 0:
-        plan = check(settings, processes or seat.size)
+        plan = check(settings, processes or seat.size, fetch=not dry_run)
         if dry_run:
-            print(to_yaml(settings) + f"\nwould run: {plan}\nrun folder: {Path(settings.runs) / settings.name}")
+            print(to_yaml(settings) + f"\nwould run: {plan}\n{estimate(settings)}\nrun folder: {Path(settings.runs) / settings.name}")
     if dry_run:
         return 0
     if processes is not None and processes > 1:

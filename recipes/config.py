@@ -6,7 +6,7 @@ A recipe file is YAML; its `recipe:` key says which class below reads it and whi
 import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -30,12 +30,18 @@ class DataSettings:
     Attributes:
         source: A file or folder, `hub:NAME`, or `tiny` for the tiny world.
         split: Of a data set or of the tiny world.
+        shuffle: A seed, to take contexts in an order drawn from it; null leaves them as they are. SQuAD goes article by article.
         limit: Use the first so many; null means all.
     """
 
     source: str = ""
     split: str = ""
+    shuffle: int | None = None
     limit: int | None = None
+
+    @property
+    def is_on_hub(self) -> bool:
+        return self.source.startswith("hub:")
 
 
 @dataclass
@@ -210,7 +216,8 @@ class Experiment(RecipeSettings, LoopSettings):
     Attributes:
         held_out_repeats: Inner loops per self-edit in the comparison, where `repeats` is for training.
         baselines: Any of `BASELINES`.
-        lasting: How many held-out contexts the new student learns for good at the end, all in one adapter.
+        new_student: Another student, which no reward comes from; without a model there is none.
+        lasting: How many held-out contexts a student learns for good at the end, all in one adapter: the new one, if there is one.
         lasting_epochs: Epochs of that update; null means the student's own, which suit one context.
     """
 
@@ -301,7 +308,7 @@ RECIPES: dict[str, type[RecipeSettings]] = {
 
 _AT_LEAST_ONE = (
     "samples repeats held_out_repeats "
-    "threads rounds contexts_per_round candidates keep_per_context limit lasting lasting_epochs rank alpha epochs "
+    "threads rounds contexts_per_round candidates keep_per_context limit lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "passages_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
@@ -316,20 +323,11 @@ def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
     Raises:
         InvalidInput: Names the file, the key, the value and the remedy.
     """
-    try:
-        content = OmegaConf.load(path)
-    except FileNotFoundError as error:
-        known = ", ".join(sorted(str(p) for p in Path("recipes").rglob("*.yaml"))) or "none here; run from the repository root"
-        raise InvalidInput(f"recipe file {str(path)!r} does not exist; recipes: {known}") from error
-    except (YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
-        raise InvalidInput(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(content, DictConfig) or "recipe" not in content:
-        raise InvalidInput(f"{path} has no key 'recipe'; it is one of {', '.join(RECIPES)}")
+    content = _load_yaml(path)
     kind = str(content["recipe"])
     if kind not in RECIPES:
         raise InvalidInput(f"{path}: recipe is {kind!r}; {_did_you_mean(kind, list(RECIPES))}")
-    schema = OmegaConf.structured(RECIPES[kind])
-    merged = _override(_merge(schema, content, str(path)), overrides)
+    merged = _override(_merge(OmegaConf.structured(RECIPES[kind]), content, str(path)), overrides)
     try:
         settings = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -338,6 +336,29 @@ def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
     settings.name = settings.name or path.stem
     _check_values(settings, str(path))
     return settings
+
+
+def _load_yaml(path: Path, extended_by: tuple[Path, ...] = ()) -> DictConfig:
+    """A recipe file over the one that it `extends`, if it does."""
+    try:
+        content = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(str(p) for p in Path("recipes").rglob("*.yaml"))) or "none here; run from the repository root"
+        raise InvalidInput(f"recipe file {str(path)!r} does not exist; recipes: {known}") from error
+    except (YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
+        raise InvalidInput(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, DictConfig) or not {"recipe", "extends"} & set(content):
+        raise InvalidInput(f"{path} has no key 'recipe'; it is one of {', '.join(RECIPES)}")
+    if "extends" not in content:
+        return content
+    parent = path.parent / str(content.pop("extends"))
+    if path.resolve() in extended_by:
+        raise InvalidInput(f"{path} extends itself, by way of {parent}; let one of them stand alone")
+    base = _load_yaml(parent, (*extended_by, path.resolve()))
+    base.pop("name", None)
+    if "recipe" in content and content["recipe"] != base["recipe"]:
+        raise InvalidInput(f"{path}: recipe is {content['recipe']!r}, but it extends {parent}, whose recipe is {base['recipe']!r}")
+    return cast(DictConfig, OmegaConf.merge(base, content))
 
 
 def _override(merged: DictConfig, overrides: list[str]) -> DictConfig:
@@ -410,7 +431,7 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must be at least 1")
         if item.name in _ABOVE_ZERO and not 0 < value < float("inf"):
             raise InvalidInput(f"{place}: {key} is {value}; it must be above 0")
-        if item.name in ("seed", "closed_book_weight") and value < 0:
+        if item.name in ("seed", "closed_book_weight", "lasting") and value < 0:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
         if item.name == "baselines" and (strange := [name for name in value if name not in BASELINES]):
             raise InvalidInput(f"{place}: {key} has {strange[0]!r}; {_did_you_mean(strange[0], list(BASELINES))}")

@@ -3,16 +3,18 @@ and adapt the new student for good. Once per seed; `quickstart.yaml` runs one se
 """
 
 import time
-from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from protocol.errors import InnerLoopFailed
+from protocol.exchange import Exchange
+from protocol.journal import Journal
 from protocol.messages import Lesson, Update
 from recipes.adapt_student import describe_version, report_version
 from recipes.comparison import Scores, describe, measure_conditions, report_scores, table
-from recipes.conditions import HeldOut, try_conditions, write_edits, write_paraphrases
+from recipes.conditions import Edits, HeldOut, try_conditions, write_edits, write_paraphrases
 from recipes.config import Experiment
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
@@ -27,53 +29,44 @@ def run(settings: Experiment, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     started = time.perf_counter()
     domain, task = choose_task(settings)
-    contexts, _ = load_data(settings.train, "train", questions=True)
-    held_out_contexts, references = load_data(settings.held_out, "held_out", questions=True)
+    training, _ = load_data(settings.train, "train", questions=True)
+    contexts, references = load_data(settings.held_out, "held_out", questions=True)
     retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
-    used = {"train": contexts, "held_out": held_out_contexts, "retention": retention}
-    models = student_models({"student": settings.student, "new_student": settings.new_student})
+    used = {"train": training, "held_out": contexts, "retention": retention}
+    wanted = {"target_student": settings.student} | ({"new_student": settings.new_student} if settings.new_student.model else {})
+    models = {**student_models(wanted), **teacher_models(settings.teacher, "teacher")}
     deepspeed = settings.distributed.deepspeed
-    grader = place_grader(team, settings)
-    with (
-        RunFolder(settings, used, {**models, **teacher_models(settings.teacher, "teacher")}, team) as folder,
-        open_student(team, settings.student, grader, folder, deepspeed) as target,
-        open_student(team, settings.new_student, grader, folder, deepspeed) as new,
-    ):
-        scores: dict[str, list[Scores]] = {"target_student": [], "new_student": []}
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(settings, used, models, team))
+        journal, grader = folder.journal, place_grader(team, settings)
+        students = {name: stack.enter_context(open_student(team, own, grader, folder, deepspeed)) for name, own in wanted.items()}
+        scores: dict[str, list[Scores]] = {name: [] for name in students}
         lasting: dict[str, Any] = {}
         trained_teachers: dict[str, Any] = {}
         for seed in settings.seeds:
             at = f"seed-{seed}"
             # Train the teacher on the target student's rewards, and a control on candidates kept by lot. Then freeze both.
             scoring = Scoring(domain, task, settings, settings.repeats, seed)
-            outer = Outer(scoring, {"target_student": target}, settings.teacher, settings.finetune, deepspeed)
-            trained = train_teacher(outer, team, contexts, folder, f"{at}/trained_teacher")
-            control = train_teacher(replace(outer, selection="random"), team, contexts, folder, f"{at}/random_selection")
-            # Every teacher writes one self-edit per held-out context; both students learn from the same ones.
-            held_out = HeldOut(domain, task, held_out_contexts, references, retention, settings.baselines, settings.held_out_repeats, seed)
-            teachers = {
-                "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", folder.journal),
-                "random_selection": write_edits(team, control.teacher, held_out, f"{at}/random_selection", folder.journal),
-                "trained_teacher": write_edits(team, trained.teacher, held_out, f"{at}/trained_teacher", folder.journal),
+            outer = Outer(scoring, {"target_student": students["target_student"]}, settings.teacher, settings.finetune, deepspeed)
+            trained = train_teacher(outer, team, training, folder, f"{at}/trained_teacher")
+            control = train_teacher(replace(outer, selection="random"), team, training, folder, f"{at}/random_selection")
+            trained_teachers[at] = {**trained.report(), "control": control.fingerprint}
+            # Every teacher writes one self-edit per held-out context; all students learn from the same ones.
+            held_out = HeldOut(domain, task, contexts, references, retention, settings.baselines, settings.held_out_repeats, seed)
+            edits = {
+                "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", journal),
+                "random_selection": write_edits(team, control.teacher, held_out, f"{at}/random_selection", journal),
+                "trained_teacher": write_edits(team, trained.teacher, held_out, f"{at}/trained_teacher", journal),
             }
-            paraphrases = write_paraphrases(team, {"untrained_teacher": settings.teacher}, held_out, at, folder.journal)
-            for name, exchange in (("target_student", target), ("new_student", new)):
-                rows = try_conditions(exchange, held_out, teachers, paraphrases, f"{at}/{name}", folder.journal)
-                scores[name].append(measure_conditions(held_out_contexts, rows, "trained_teacher"))
-            # The new student keeps what the frozen teacher writes.
-            pairs = list(zip(held_out_contexts, teachers["trained_teacher"], strict=True))[: settings.lasting]
-            update = Update(epochs=settings.lasting_epochs)
-            lessons = [Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, own in pairs for edit in own]
-            try:
-                lasting[at] = report_version(commit(new, task, lessons, [seed], folder.journal), lessons, domain)
-                console.print(describe_version(lasting[at]))
-            except InnerLoopFailed as error:  # the comparison stands without it
-                lasting[at] = {"failed": str(error)}
-                console.print(f"no lasting update: {error}")
-            path = trained.teacher.adapter or trained.teacher.model
-            trained_teachers[at] = {"path": path, "fingerprint": trained.fingerprint, "control": control.fingerprint}
+            paraphrases = write_paraphrases(team, {"untrained_teacher": settings.teacher}, held_out, at, journal)
+            for name, exchange in students.items():
+                rows = try_conditions(exchange, held_out, edits, paraphrases, f"{at}/{name}", journal)
+                scores[name].append(measure_conditions(contexts, rows, "trained_teacher"))
+            # A student keeps what the frozen teacher writes.
+            if settings.lasting:
+                lasting[at] = keep_for_good(list(students.values())[-1], held_out, edits["trained_teacher"], settings, journal)
         parts: dict[str, Any] = {}
-        for name, exchange in (("target_student", target), ("new_student", new)):
+        for name, exchange in students.items():
             parts[name] = {"student": exchange.describe().model_dump(), **report_scores(scores[name], "trained_teacher")}
             parts[name]["by_seed"] = {
                 str(s): report_scores([one], "trained_teacher") for s, one in zip(settings.seeds, scores[name], strict=True)
@@ -86,17 +79,28 @@ def run(settings: Experiment, team: Team) -> Path:
                 "trained_teachers": trained_teachers,
                 **parts,
                 "lasting_update": lasting,
-                "inner_loops": folder.journal.inner_loops,
+                "inner_loops": journal.inner_loops,
                 "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )
-    show(parts)
+    for name, part in parts.items():
+        console.print(table(f"{name.replace('_', ' ')} ({part['student']['model']})", part))
+        console.print("\n".join(describe(part)))
+    path = trained.teacher.adapter or trained.teacher.model
     console.print(f"\ntrained teacher: {path}\nreport: {report}\n{next_step(trained)}")
     return report
 
 
-def show(students: Mapping[str, Any]) -> None:
-    """Print each student's table, the differences that matter, and the side effects."""
-    for name, part in students.items():
-        console.print(table(f"{name.replace('_', ' ')} ({part['student']['model']})", part))
-        console.print("\n".join(describe(part)))
+def keep_for_good(exchange: Exchange, held_out: HeldOut, edits: Edits, settings: Experiment, journal: Journal) -> dict[str, Any]:
+    """A lasting update from a teacher's self-edits on the first held-out contexts; the comparison stands without it."""
+    update = Update(epochs=settings.lasting_epochs)
+    pairs = list(zip(held_out.contexts, edits, strict=True))[: settings.lasting]
+    lessons = [Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, own in pairs for edit in own]
+    try:
+        card = commit(exchange, held_out.task, lessons, [held_out.seed], journal)
+    except InnerLoopFailed as error:
+        console.print(f"no lasting update: {error}")
+        return {"failed": str(error)}
+    version = report_version(card, lessons, held_out.domain)
+    console.print(describe_version(version))
+    return version

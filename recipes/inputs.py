@@ -1,10 +1,11 @@
 """Everything a recipe names, checked before any work: contexts, models, domain, grader. Torch-free."""
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from safetensors import SafetensorError, safe_open
 
@@ -12,7 +13,7 @@ from protocol.domain import Domain
 from protocol.errors import InvalidInput
 from protocol.files import hash_files
 from protocol.identity import content_id
-from protocol.messages import Context, Task
+from protocol.messages import Context, Question, Task
 from recipes.config import DataSettings, RecipeSettings
 from recipes.domains import DOMAINS
 from recipes.domains.written import find_written
@@ -40,12 +41,18 @@ def choose_style(style: str, domain: Domain, key: str = "teacher.style") -> str:
     return chosen
 
 
-def load_data(data: DataSettings, key: str, *, questions: bool) -> tuple[list[Context], dict[str, str]]:
-    """Contexts, and reference self-edits by context id where the source has them.
+STAND_IN: Final = Context(passage="?" * 760, questions=(Question(text="?", answers=("?",)),) * 5)
+STAND_INS: Final = 200
+"""What an unread source of a hub is taken to hold: so many of these, if there is no limit. They are as long as SQuAD's passages."""
+
+
+def load_data(data: DataSettings, key: str, *, questions: bool, fetch: bool = True) -> tuple[list[Context], dict[str, str]]:
+    """Contexts, each once, and reference self-edits by context id where the source has them.
 
     Args:
         key: The recipe's key, for messages.
         questions: Whether every context needs questions with answers.
+        fetch: Whether to read from a hub; otherwise stand-ins of the usual size are given for what it holds.
     """
     if not data.source:
         raise InvalidInput(f"{key}.source is empty; give a file, a folder, hub:NAME or tiny")
@@ -54,11 +61,15 @@ def load_data(data: DataSettings, key: str, *, questions: bool) -> tuple[list[Co
         from recipes.tiny.source import load_tiny
 
         contexts, references = load_tiny(data.split, 256 if data.limit is None else data.limit)
+    elif data.is_on_hub and not fetch:
+        contexts = [STAND_IN.model_copy(update={"title": str(number)}) for number in range(data.limit or STAND_INS)]
     else:
         from recipes.domains.knowledge_files import load_contexts
 
-        contexts = load_contexts(data.source, data.split)
-        contexts = list({context.id: context for context in contexts}.values())[: data.limit]
+        contexts = list({context.id: context for context in load_contexts(data.source, data.split)}.values())
+        if data.shuffle is not None:
+            random.Random(data.shuffle).shuffle(contexts)
+        contexts = contexts[: data.limit]
     if questions:
         for context in contexts:
             if not any(question.answers for question in context.questions):
@@ -95,7 +106,7 @@ def _identify_model(name: str, revision: str | None) -> str:
 Kind = Literal["model", "adapter", "either"]
 
 
-def check_model(name: str, key: str, revision: str | None = None, kind: Kind = "model") -> None:
+def check_model(name: str, key: str, revision: str | None = None, kind: Kind = "model", fetch: bool = True) -> None:
     """See that a model can be loaded: a folder with a config and safetensors, or a hub model, fetched now.
 
     Args:
@@ -103,6 +114,7 @@ def check_model(name: str, key: str, revision: str | None = None, kind: Kind = "
         key: The recipe's key, for messages.
         revision: Hub revision.
         kind: A whole model, a PEFT folder, or either: a trained teacher may be given as its PEFT folder alone.
+        fetch: Whether a hub model is fetched; otherwise it is taken to be there.
     """
     if not name:
         raise InvalidInput(f"{key} is empty; give a model folder or a hub name")
@@ -111,12 +123,14 @@ def check_model(name: str, key: str, revision: str | None = None, kind: Kind = "
         is_adapter = kind == "adapter" or (kind == "either" and (folder / "adapter_config.json").exists())
         config = _check_folder(folder, key, "adapter_" if is_adapter else "")
         if kind == "either" and is_adapter:
-            check_model(config.get("base_model_name_or_path") or "", f"{key}'s base")
+            check_model(config.get("base_model_name_or_path") or "", f"{key}'s base", fetch=fetch)
         return
     if folder.exists():
         raise InvalidInput(f"{key} is {name!r}, a file; it must be a folder")
     if kind == "adapter" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InvalidInput(f"{key} is {name!r}, which does not exist; give a folder that save_pretrained has written")
+    if not fetch:
+        return
     from huggingface_hub import snapshot_download
 
     try:
@@ -154,14 +168,15 @@ def teacher_models(teacher: TeacherSettings, key: str) -> dict[str, tuple[str | 
     return {f"{key}.model": (teacher.model, teacher.revision), f"{key}.adapter": (teacher.adapter, None)}
 
 
-def check_teacher(teacher: TeacherSettings, key: str, contexts: Sequence[Context] = (), count: int = 1) -> None:
+def check_teacher(teacher: TeacherSettings, key: str, contexts: Sequence[Context] = (), count: int = 1, *, fetch: bool = True) -> None:
     """See that a teacher can be loaded; one that is a file of self-edits must have `count` about each of the contexts."""
     if teacher.edits:
         if teacher.model or teacher.adapter:
             raise InvalidInput(f"{key}.edits is {teacher.edits!r}, but {key}.model is set as well; a teacher is one or the other")
-        find_written(Path(teacher.edits), contexts, count, f"{key}.edits")
+        known = [context for context in contexts if context.passage != STAND_IN.passage]
+        find_written(Path(teacher.edits), known, count, f"{key}.edits")
         return
-    check_model(teacher.model, f"{key}.model", teacher.revision, kind="either")
+    check_model(teacher.model, f"{key}.model", teacher.revision, kind="either", fetch=fetch)
     if teacher.adapter is not None:
         check_model(teacher.adapter, f"{key}.adapter", kind="adapter")
 
@@ -177,8 +192,8 @@ def student_models(students: Mapping[str, StudentSettings]) -> dict[str, tuple[s
     return {f"{key}.model": (student.model, student.revision) for key, student in students.items()}
 
 
-def check_student(student: StudentSettings, key: str) -> None:
-    check_model(student.model, f"{key}.model", student.revision)
+def check_student(student: StudentSettings, key: str, *, fetch: bool = True) -> None:
+    check_model(student.model, f"{key}.model", student.revision, fetch=fetch)
     check_config(student.deepspeed, f"{key}.deepspeed", student.dtype)
     for name in ("deepspeed", "seal_compat", "dropout"):
         if getattr(student, name) and student.inner_loop == "cohort":

@@ -26,7 +26,7 @@ def draw_conditions(students: Mapping[str, Mapping[str, Any]], path: Path) -> No
         means = np.array([100 * score["mean"] for score in scores])
         sides = np.abs(np.array([[100 * score[side] for score in scores] for side in ("low", "high")]) - means)
         panel.errorbar(means, rows, xerr=sides, fmt="o", color="#1f5f8b", capsize=3)
-        panel.set(title=name.replace("_", " "), xlabel="accuracy, %", xlim=(0, 100))
+        panel.set(title=name.replace("_", " "), xlabel="accuracy, %", xlim=(-2, 102))
         panel.set_yticks(rows, [condition.replace("_", " ") for condition in conditions])
         panel.grid(axis="x", color="0.9")
     _save(figure, path)

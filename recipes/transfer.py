@@ -5,7 +5,7 @@ a hub or a file of self-edits.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -114,40 +114,34 @@ def report_matrix(settings: Transfer, matrix: Matrix) -> dict[str, Any]:
 
 def show(settings: Transfer, told: Mapping[str, Any], report: Path) -> None:
     """Print the matrix and what is kept, and draw both beside the report."""
-    students = list(settings.students)
-    baseline = told["baseline"].replace("_", " ")
-    _print(f"accuracy, % (gain over {baseline} in points)", told["accuracy"], students, lambda t, s: _accuracy(told, t, s))
-    draw_matrix(list(told["accuracy"]), students, _cells(told["accuracy"], students), "accuracy, %", report.with_name("transfer-accuracy"))
-    if told["kept"]:
-        title = "share of the gain on its own students that a teacher keeps, %"
-        _print(
-            title,
-            told["kept"],
-            students,
-            lambda t, s: _share(told["kept"][t][s]) + (" own" if s in settings.teachers[t].trained_for else ""),
-        )
-        draw_matrix(list(told["kept"]), students, _cells(told["kept"], students), title, report.with_name("transfer-kept"))
-    console.print(f"figures: {report.with_name('transfer-accuracy.png')}, {report.with_name('transfer-kept.png')}\nreport: {report}")
+    students, beside = list(settings.students), report.with_name("transfer")
+    titles = {
+        "accuracy": "accuracy, %",
+        "gain": f"gain over {told['baseline'].replace('_', ' ')}, points",
+        "kept": "share of the gain on its own students (*) that a teacher keeps, %",
+    }
+    for part, title in titles.items():
+        if told[part]:
+            console.print(_table(title, told[part], students, {name: teacher.trained_for for name, teacher in settings.teachers.items()}))
+    for part in ("accuracy", "kept"):
+        if told[part]:
+            cells = [[row[student] for student in students] for row in told[part].values()]
+            draw_matrix(list(told[part]), students, cells, titles[part], beside.with_name(f"transfer-{part}"))
+            console.print(f"figure: {beside.with_name(f'transfer-{part}.png')}")
+    console.print(f"report: {report}")
 
 
-def _cells(part: Mapping[str, Mapping[str, Summary | None]], students: Sequence[str]) -> list[list[Summary | None]]:
-    return [[row[student] for student in students] for row in part.values()]
-
-
-def _print(title: str, rows: Mapping[str, Any], students: Sequence[str], cell: Callable[[str, str], str]) -> None:
-    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+def _table(title: str, rows: Mapping[str, Any], students: Sequence[str], own: Mapping[str, Sequence[str]]) -> Table:
+    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("teacher", *students):
         grid.add_column(heading.replace("_", " "), no_wrap=True)
-    for teacher in rows:
-        grid.add_row(teacher.replace("_", " "), *(cell(teacher, student) for student in students))
-    console.print(grid)
+    for teacher, row in rows.items():
+        cells = [_percent(row[student]) + (" *" if student in own.get(teacher, ()) else "") for student in students]
+        grid.add_row(teacher.replace("_", " "), *cells)
+    return grid
 
 
-def _accuracy(told: Mapping[str, Any], teacher: str, student: str) -> str:
-    accuracy, gain = told["accuracy"][teacher][student], told["gain"].get(teacher, {}).get(student)
-    text = f"{100 * accuracy['mean']:.1f} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
-    return text + (f" ({100 * gain['mean']:+.1f})" if gain else "")
-
-
-def _share(kept: Summary | None) -> str:
-    return "no clear gain" if kept is None else f"{100 * kept['mean']:.0f} [{100 * kept['low']:.0f}, {100 * kept['high']:.0f}]"
+def _percent(summary: Summary | None) -> str:
+    if summary is None:
+        return "no clear gain"
+    return f"{100 * summary['mean']:.1f} [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]"

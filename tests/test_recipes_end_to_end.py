@@ -73,10 +73,26 @@ def test_real_text_goes_through_training_adapting_and_comparing(released: Path, 
     for name in ("target_student", "new_student"):
         compare += [f"students.{name}.model={olmo}", f"students.{name}.epochs=1", f"students.{name}.rank=4"]
     compare += [f"teachers.untrained_teacher.model={llama}", "teachers.untrained_teacher.max_new_tokens=24"]
-    compare += [f"teachers.trained_teacher.model={trained['teacher']['path']}", "teachers.trained_teacher.max_new_tokens=24"]
+    compare += ["teachers.question_writer.edits=", f"teachers.question_writer.model={llama}", "teachers.question_writer.max_new_tokens=9"]
+    compare += [
+        f"teachers.trained_teacher.model={trained['teacher']['path']}",
+        "teachers.trained_teacher.adapter=null",
+        "teachers.trained_teacher.max_new_tokens=24",
+    ]
     assert main(["run", "recipes/tiny/compare.yaml", *compare]) == 0
     scores = report(runs, "compare")["new_student"]["scores"]
-    assert list(scores) == ["no_edit", "passage_only", "untrained_teacher", "trained_teacher", "other_context"]
+    assert list(scores) == [
+        "no_edit",
+        "passage_only",
+        "matched_passage",
+        "matched_paraphrase",
+        "untrained_teacher",
+        "question_writer",
+        "trained_teacher",
+        "in_context",
+        "other_context",
+    ]
+    assert (runs / "compare" / "conditions.svg").exists()
     assert all(row["n"] == 2 and 0 <= row["low"] <= row["mean"] <= row["high"] <= 1 for row in scores.values())
 
 
@@ -166,7 +182,7 @@ def test_the_whole_experiment_reports_every_condition_and_resumes_without_work(w
         assert list(part["scores"]) == conditions
         assert all(row["n"] == 2 for row in part["scores"].values())
         assert set(part["by_seed"]) == {"3", "4"}
-        assert {"mean", "low", "high", "n"} == set(part["trained_minus_untrained"]) == set(part["trained_minus_random"])
+        assert {"mean", "low", "high", "n"} == set(part["differences"]["trained_teacher_minus_untrained_teacher"])
         assert part["leakage"]["before"]["n"] == part["retention"]["after"]["n"] > 0
         assert part["retention"]["before"]["mean"] > 0.5
         assert part["scores"]["reference_edits"]["mean"] > part["scores"]["other_context"]["mean"]

@@ -98,10 +98,15 @@ def _from_squad(articles: Any, path: Path) -> Iterator[Context]:
                 questions = [
                     {"question": qa["question"], "answers": [a["text"] for a in qa["answers"]]} for qa in paragraph["qas"] if qa["answers"]
                 ]
-                row = {"title": article.get("title", ""), "context": paragraph["context"], "questions": questions}
+                row = {"title": _title(article.get("title")), "context": paragraph["context"], "questions": questions}
                 yield context_of(row, f"{path}, article {article.get('title', '?')!r}")
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"{path} is not SQuAD-shaped: {type(error).__name__} {error} (data > paragraphs > qas > answers)") from error
+
+
+def _title(title: Any) -> Any:
+    """SQuAD's titles are Wikipedia's, with underscores for spaces; SEAL wrote them with spaces."""
+    return title.replace("_", " ") if isinstance(title, str) else title or ""
 
 
 def _from_text(path: Path) -> Context:
@@ -153,7 +158,7 @@ def _grouped(rows: Iterable[Any], source: str) -> list[Context]:
     for index, row in enumerate(rows):
         if "question" in row:
             row = {
-                "title": row.get("title") or "",
+                "title": _title(row.get("title")),
                 "context": row.get("context"),
                 "questions": [{k: row[k] for k in ("question", "answer", "answers") if row.get(k)}],
             }

@@ -76,8 +76,8 @@ def test_the_two_tokenizers_differ_and_both_give_the_text_back() -> None:
 
 
 def test_the_shipped_models_carry_these_tokenizers_and_are_small() -> None:
-    for folder, split in (("seed_oss", "stem"), ("llama", "vowel")):
+    for folder, split in (("seed_oss", "stem"), ("llama", "vowel"), ("olmo2", "vowel")):
         shipped = AutoTokenizer.from_pretrained(MODELS / folder)
         assert shipped.get_vocab() == build_tokenizer(split).get_vocab()
         assert shipped.tokenize(world.SPLITS["held_out"][0]) == build_tokenizer(split).tokenize(world.SPLITS["held_out"][0])
-    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) <= 8_000_000
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) <= 10_500_000

@@ -1,0 +1,231 @@
+"""What a recipe would cost on a GPU, reckoned before anything is fetched or run: steps, tokens, memory, hours.
+
+A rough reckoning, from the sizes of models and texts alone, and a floor: start-up, optimizers and small steps come on top. Of one H100: half
+of its memory bandwidth where a model writes, 40% of its arithmetic where it reads or trains. Texts are taken to be as SEAL's released
+ones (200 SQuAD passages with 1000 self-edits).
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from protocol.messages import Context
+from recipes.config import AdaptStudent, Compare, Experiment, LoopSettings, RecipeSettings, TrainTeacher, Transfer, WriteQuestions
+from student.settings import StudentSettings
+from teacher.settings import FinetuneSettings, TeacherSettings
+
+FLOPS: Final = 4e14
+BYTES_PER_SECOND: Final = 1.7e12
+CHARACTERS_PER_TOKEN: Final = 4.3
+EDIT_PER_PASSAGE: Final = 1.4
+LINES_PER_EDIT: Final = 7.4
+BYTES_PER_TRAINED: Final = 16
+"""A weight in float32, its gradient and two moments."""
+QUESTION_TOKENS: Final = 40
+ANSWER_TOKENS: Final = 25
+_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+_NAMED_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one source of contexts: how many there are, and means of one."""
+
+    contexts: int
+    passage_tokens: float
+    questions: float
+
+    @property
+    def edit_tokens(self) -> float:
+        return EDIT_PER_PASSAGE * self.passage_tokens
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some work of one kind.
+
+    Attributes:
+        who: `teacher` or `student`, and which model that is.
+        rank: Of the adapter that is trained.
+        pieces: Candidates, inner loops, answers or self-edits.
+        steps: Optimizer steps.
+        read, written, trained: Tokens.
+        together: How many sequences are written at once.
+    """
+
+    what: str
+    who: str
+    model: str
+    dtype: str
+    pieces: float
+    rank: int = 0
+    steps: float = 0.0
+    read: float = 0.0
+    written: float = 0.0
+    trained: float = 0.0
+    together: int = 1
+
+    def seconds(self, parameters: float) -> float:
+        """A trained token takes 4 operations per parameter, since the base is frozen; one read 2; weights are read once per batch."""
+        arithmetic = (4 * self.trained + 2 * self.read + 2 * self.written) * parameters / FLOPS
+        return arithmetic + self.written / self.together * parameters * _BYTES[self.dtype] / BYTES_PER_SECOND
+
+
+def measure_contexts(contexts: Sequence[Context]) -> Sizes:
+    """Sizes of contexts, from their characters."""
+    count = max(1, len(contexts))
+    characters = sum(len(context.passage) for context in contexts) / count
+    return Sizes(len(contexts), characters / CHARACTERS_PER_TOKEN, sum(len(context.questions) for context in contexts) / count)
+
+
+def list_phases(settings: RecipeSettings, sizes: Mapping[str, Sizes]) -> list[Phase]:
+    """The work of a recipe; `sizes` by the key of each source."""
+    match settings:
+        case TrainTeacher():
+            return list(_training(settings, settings.teacher, settings.finetune, [settings.student], sizes["contexts"], settings.repeats))
+        case Experiment():
+            return list(_experiment(settings, sizes))
+        case Transfer():
+            return list(_transfer(settings, sizes))
+        case Compare():
+            return list(_compare(settings, sizes["contexts"]))
+        case AdaptStudent():
+            size, loops = sizes["contexts"], settings.repeats if settings.use == "best" else 0
+            pieces = size.contexts * settings.candidates
+            scored = _learn(settings.student, size, pieces * loops) if loops else []
+            return [_write(settings.teacher, size, pieces), *scored, *_learn(settings.student, size, pieces)]
+        case WriteQuestions():
+            size = sizes["contexts"]
+            pieces, loops = size.contexts * settings.samples, size.contexts * settings.candidates
+            scored = [_write(settings.teacher, size, loops), *_learn(settings.student, size, loops * settings.repeats)] if loops else []
+            return [_write(settings.writer, size, pieces), _answer(settings.student, size, 2 * pieces), *scored]
+    return []
+
+
+def _training(
+    loop: LoopSettings, teacher: TeacherSettings, finetune: FinetuneSettings, students: Sequence[StudentSettings], size: Sizes, repeats: int
+) -> Iterator[Phase]:
+    used = loop.rounds * min(loop.contexts_per_round, size.contexts)
+    yield _write(teacher, size, used * loop.candidates)
+    for student in students:
+        yield from _learn(student, size, used * loop.candidates * repeats)
+    kept = used * min(loop.keep_per_context, loop.candidates)
+    tokens = kept * finetune.epochs * (size.passage_tokens + size.edit_tokens)
+    steps = kept * finetune.epochs / finetune.step_size
+    yield Phase("finetuning", "teacher", teacher.model, teacher.dtype, kept, finetune.rank, steps, trained=tokens)
+
+
+def _experiment(settings: Experiment, sizes: Mapping[str, Sizes]) -> Iterator[Phase]:
+    held_out, seeds = sizes["held_out"], len(settings.seeds)
+    learned = 3 + sum(name != "in_context" for name in settings.baselines)
+    for _ in range(seeds):
+        yield from _training(settings, settings.teacher, settings.finetune, [settings.student], sizes["train"], settings.repeats)
+        yield from _training(settings, settings.teacher, settings.finetune, [], sizes["train"], settings.repeats)
+        yield _write(settings.teacher, held_out, held_out.contexts * (3 + ("matched_paraphrase" in settings.baselines)))
+        for student in [settings.student] + ([settings.new_student] if settings.new_student.model else []):
+            yield from _learn(student, held_out, held_out.contexts * learned * settings.held_out_repeats)
+
+
+def _transfer(settings: Transfer, sizes: Mapping[str, Sizes]) -> Iterator[Phase]:
+    held_out = sizes["held_out"]
+    for _ in settings.seeds:
+        for teacher in settings.teachers.values():
+            if teacher.is_trained_here:
+                own = [settings.students[name] for name in teacher.trained_for]
+                yield from _training(settings, teacher, settings.finetune, own, sizes["train"], settings.repeats)
+            yield _write(teacher, held_out, held_out.contexts)
+        for student in settings.students.values():
+            yield from _learn(student, held_out, held_out.contexts * len(settings.teachers) * settings.held_out_repeats)
+
+
+def _compare(settings: Compare, size: Sizes) -> Iterator[Phase]:
+    learned = len(settings.teachers) + sum(name != "in_context" for name in settings.baselines)
+    for _ in settings.seeds:
+        for teacher in settings.teachers.values():
+            if not teacher.edits:
+                yield _write(teacher, size, size.contexts * settings.candidates)
+        for student in settings.students.values():
+            yield from _learn(student, size, size.contexts * settings.candidates * learned * settings.repeats)
+
+
+def _write(teacher: TeacherSettings, size: Sizes, pieces: float) -> Phase:
+    written = pieces * min(size.edit_tokens, teacher.max_new_tokens)
+    read = pieces * size.passage_tokens
+    return Phase("writing", "teacher", teacher.model, teacher.dtype, pieces, read=read, written=written, together=teacher.batch_size)
+
+
+def _learn(student: StudentSettings, size: Sizes, pieces: float) -> list[Phase]:
+    """Inner loops with their answers, and the base's answers once."""
+    tokens = pieces * student.epochs * (size.passage_tokens + size.edit_tokens)
+    steps = pieces * student.epochs * math.ceil((LINES_PER_EDIT + 1) / student.batch_size)
+    loops = Phase("inner loops", "student", student.model, student.dtype, pieces, student.rank, steps, trained=tokens)
+    return [loops, _answer(student, size, pieces)]
+
+
+def _answer(student: StudentSettings, size: Sizes, pieces: float) -> Phase:
+    asked = pieces * size.questions
+    return Phase(
+        "answers",
+        "student",
+        student.model,
+        student.dtype,
+        asked,
+        read=asked * QUESTION_TOKENS,
+        written=asked * ANSWER_TOKENS,
+        together=student.answer_batch,
+    )
+
+
+def count_parameters(model: str) -> float | None:
+    """Of a folder what its weights hold, or its base's if it is an adapter; of a hub name what it says, such as 7B; else None."""
+    folder = Path(model)
+    if (folder / "adapter_config.json").exists():
+        return count_parameters(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])
+    if folder.is_dir():
+        from safetensors import safe_open
+
+        total = 0
+        for path in folder.glob("model*.safetensors"):
+            with safe_open(path, framework="np") as weights:
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+        return float(total) or None
+    named = _NAMED_SIZE.search(model.rsplit("/", 1)[-1])
+    return float(named[1]) * {"b": 1e9, "m": 1e6}[named[2].lower()] if named else None
+
+
+def describe_costs(phases: Sequence[Phase]) -> str:
+    """A line for each kind of work and model, then memory and hours in all."""
+    sizes = {phase.model: count_parameters(phase.model) for phase in phases}
+    groups: dict[tuple[str, str, str], list[Phase]] = {}
+    for phase in phases:
+        groups.setdefault((phase.what, phase.who, phase.model), []).append(phase)
+    lines, hours = [], 0.0
+    for (what, who, model), own in groups.items():
+        size = sizes[model]
+        sums = {name: sum(getattr(phase, name) for phase in own) for name in ("pieces", "steps", "trained", "written")}
+        told = [f"{sums['pieces']:,.0f}"] + ([f"{sums['steps']:,.0f} steps"] if sums["steps"] else [])
+        told += [f"{sums[name] / 1e6:,.1f}M tokens {name}" for name in ("trained", "written") if sums[name]]
+        if size:
+            spent = sum(phase.seconds(size) for phase in own) / 3600
+            hours += spent
+            told.append(f"{spent:.2f} h")
+        lines.append(f"  {what} ({who} {model}): {', '.join(told)}")
+    weights = {(phase.who, phase.model): (sizes[phase.model] or 0) * _BYTES[phase.dtype] for phase in phases}
+    adapters = max((count_adapter(sizes[phase.model] or 0, phase.rank) * BYTES_PER_TRAINED for phase in phases), default=0)
+    lines.append(
+        f"  in all at least {hours:.2f} hours of one H100; {sum(weights.values()) / 1e9:.1f} GB for the weights of all models, "
+        f"{adapters / 1e9:.1f} GB for each adapter in training, and activations"
+    )
+    if unknown := [model for model, size in sizes.items() if size is None]:
+        lines.append(f"  without {', '.join(unknown)}, whose size is not known before it is fetched")
+    return "\n".join(lines)
+
+
+def count_adapter(parameters: float, rank: int) -> float:
+    """Parameters of a LoRA adapter on all linear layers of a usual model: as wide as 128 times its depth, hidden layers 3.5 times as wide."""
+    width = (128 * parameters / 12) ** (1 / 3)
+    return width / 128 * rank * width * (4 * 2 + 3 * 4.5)

@@ -1,0 +1,64 @@
+import pytest
+
+from protocol.errors import TutelageError
+from protocol.messages import Change, Context, Outcome, Question, Refusal
+from recipes.comparison import Measured, Scores, describe, describe_difference, measure, measure_conditions, rank, report_scores, table
+from recipes.conditions import Effect, find_base
+
+ADA = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
+BOB = Context(title="Bob", passage="Bob plays the lute.", questions=(Question(text="What does Bob play?", answers=("lute",)),))
+REFUSED = Refusal(key="0" * 32, request="0" * 32, reason="training diverged")
+
+
+def effect(base: bool, adapted: bool | None, tokens: float = 10.0) -> Effect:
+    change = Change(base=(Outcome(answer="", correct=base),), adapted=((Outcome(answer="", correct=adapted),),))
+    return Effect(change, seconds=2.0, trained_tokens=tokens)
+
+
+def test_the_base_is_known_from_any_effect_on_the_context() -> None:
+    assert find_base(ADA, [REFUSED, None, effect(True, False)]).base_accuracy == 1.0
+    with pytest.raises(TutelageError, match="context 'Ada' got no reward under any condition: training diverged"):
+        find_base(ADA, [REFUSED, None])
+
+
+def test_without_an_effect_the_student_stays_as_it_was() -> None:
+    measured = measure([effect(False, True), REFUSED, None, effect(True, None)], base=[0.0, 1.0, 0.0, 1.0], contexts=[ADA, BOB, ADA, BOB])
+    assert measured == Measured([1.0, 1.0, 0.0, 0.0], gained=1, lost=0, seconds=4.0, trained_tokens=5.0, malformed=1, refused=1, ungraded=1)
+
+
+def test_conditions_are_measured_beside_the_untouched_student() -> None:
+    rows = {"passage_only": [None, effect(True, True)], "teacher": [effect(False, True), effect(True, False)]}
+    scores = measure_conditions([ADA, BOB], rows, "teacher")
+    assert scores.conditions["no_edit"].accuracies == [0.0, 1.0]
+    assert (scores.conditions["teacher"].gained, scores.conditions["teacher"].lost) == (1, 1)
+    assert scores.leakage == [None, None]
+
+
+def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
+    def scores(trained: list[float]) -> Scores:
+        conditions = {"no_edit": [0.0, 0.0], "untrained_teacher": [0.0, 0.5], "random_selection": [0.0, 0.5], "trained_teacher": trained}
+        leakage = [(0.0, trained[0]), None]
+        return Scores({name: Measured(values) for name, values in conditions.items()}, leakage, [None, None])
+
+    report = report_scores([scores([0.5, 1.0]), scores([1.0, 1.0])], "trained_teacher")
+    assert report["scores"]["trained_teacher"]["mean"] == 0.875
+    assert report["differences"]["trained_teacher_minus_untrained_teacher"] == {"mean": 0.625, "low": 0.5, "high": 0.75, "n": 2}
+    assert report["leakage"]["after"] == {"mean": 0.75, "low": 0.75, "high": 0.75, "n": 1}
+    assert "retention" not in report
+    told = "\n".join(describe(report))
+    assert "trained teacher minus random selection: +62.5% [+50.0%, +75.0%]" in told
+    assert "minus no edit" not in told
+    assert "leakage: 0.0% before an update, 75.0% after" in told
+    assert table("student", report).row_count == 4
+
+
+def test_a_ranking_says_which_of_its_places_the_figures_support() -> None:
+    ranking = rank({"a": [0.0, 0.1, 0.0, 0.1], "b": [0.9, 1.0, 0.9, 1.0], "c": [0.1, 0.0, 0.1, 0.1]})
+    assert [place["condition"] for place in ranking] == ["b", "c", "a"]
+    assert [place["supported"] for place in ranking] == [True, False, False]
+    assert ranking[0]["lead"]["mean"] == pytest.approx(0.875)
+
+
+def test_a_ranking_that_its_interval_does_not_support_is_said_to_be_so() -> None:
+    assert describe_difference({"mean": 0.1, "low": -0.1, "high": 0.3, "n": 9}) == "+10.0% [-10.0%, +30.0%], which supports no ranking"
+    assert describe_difference({"mean": 0.2, "low": 0.1, "high": 0.3, "n": 9}) == "+20.0% [+10.0%, +30.0%]"

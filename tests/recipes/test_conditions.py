@@ -1,0 +1,141 @@
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from protocol.exchange import InProcessExchange
+from protocol.journal import Journal
+from protocol.messages import (
+    Answers,
+    AskRequest,
+    Change,
+    CommitRequest,
+    Context,
+    Limits,
+    Outcome,
+    Question,
+    Refusal,
+    Reward,
+    RewardRequest,
+    SelfEdit,
+    StudentCard,
+    Task,
+    VersionCard,
+    measurement_key,
+)
+from recipes.conditions import Edits, Effect, HeldOut, side_effects, try_conditions
+from recipes.domains import DOMAINS
+
+DOMAIN = DOMAINS["knowledge"]
+ADA = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
+BOB = Context(title="Bob", passage="Bob plays the lute.", questions=(Question(text="What does Bob play?", answers=("lute",)),))
+KNOWN = Context(title="Eve", questions=(Question(text="What does Eve play?", answers=("gong",)),))
+TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
+CARD = StudentCard(fingerprint="1" * 32, model="m", limits=Limits(), settings={}, domains={"knowledge": 1})
+BASELINES = ["passage_only", "matched_passage", "matched_paraphrase", "in_context", "other_context"]
+WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct=True),)
+
+
+class Pupil:
+    """Learns whatever has at least one example, trains a token per character and seed, and remembers what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.requests: list[RewardRequest] = []
+        self.commits: list[CommitRequest] = []
+
+    def describe(self) -> StudentCard:
+        return CARD
+
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
+        self.requests += requests
+        return ([self._reward(request)] for request in requests)
+
+    def _reward(self, request: RewardRequest) -> Reward:
+        change = Change(base=WRONG, adapted=(RIGHT if request.edit.examples else WRONG,) * len(request.seeds))
+        return Reward(
+            key=measurement_key(CARD, request),
+            request=request.id,
+            context=request.context.id,
+            edit=request.edit.id,
+            student=CARD.fingerprint,
+            value=1.0,
+            change=change,
+            gained=change.gained,
+            lost=0,
+            seeds=request.seeds,
+            seconds=1.0,
+            trained_tokens=len(request.seeds) * sum(len(example.completion) for example in request.edit.examples),
+        )
+
+    def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
+        for request in requests:
+            assert request.in_view
+            yield [Answers(key=measurement_key(CARD, request), request=request.id, student=CARD.fingerprint, outcomes=RIGHT)]
+
+    def commit(self, request: CommitRequest) -> VersionCard:
+        self.commits.append(request)
+        return VersionCard(
+            key=measurement_key(CARD, request),
+            request=request.id,
+            parent="1" * 32,
+            fingerprint="2" * 32,
+            path="nowhere",
+            changes=tuple(Change(base=WRONG, adapted=(RIGHT,)) for _ in request.lessons),
+            seconds=4.0,
+            trained_tokens=100,
+        )
+
+
+def held_out(**changes: object) -> HeldOut:
+    return HeldOut(DOMAIN, TASK, [ADA, BOB], {}, [KNOWN], BASELINES, repeats=2, seed=0, **changes)  # type: ignore[arg-type]
+
+
+def edits(*texts: str) -> Edits:
+    return [[DOMAIN.parse(text, ADA)] if text else [] for text in texts]
+
+
+def try_all(test: HeldOut, folder: Path, teachers: dict[str, Edits]) -> tuple[Pupil, dict[str, Sequence[Effect | Refusal | None]]]:
+    pupil = Pupil()
+    rows = try_conditions(InProcessExchange(pupil), test, teachers, edits("A harp.", "A lute."), "s", Journal(folder / "journal.jsonl"))
+    return pupil, dict(rows)
+
+
+def test_every_condition_is_tried_and_matched_ones_get_the_compute_of_the_last_teacher(tmp_path: Path) -> None:
+    pupil, rows = try_all(held_out(), tmp_path, {"first": edits("Ada.", ""), "last": edits("Ada plays.", "Bob plays!!")})
+    assert list(rows) == ["passage_only", "matched_passage", "matched_paraphrase", "first", "last", "in_context", "other_context"]
+    matched = [r.edit.update.tokens for r in pupil.requests if r.edit.update.tokens]
+    assert matched == [10, 11, 10, 11]
+    assert rows["first"][1] is None
+    assert [type(effect) for effect in rows["in_context"]] == [Effect, Effect]
+    other = [r.edit for r in pupil.requests if r.context == BOB and r.edit == edits("Ada plays.")[0][0]]
+    assert other, "the other context's self-edit was tried on Bob"
+
+
+def test_together_one_adapter_learns_all_contexts_once_per_repeat(tmp_path: Path) -> None:
+    several: Edits = [[*edits("Ada.")[0], *edits("Ada plays.")[0]], []]
+    pupil, rows = try_all(held_out(together=True, candidates=2), tmp_path, {"last": several})
+    assert "other_context" not in rows
+    assert len(pupil.commits) == 2 * 4
+    learned = [request for request in pupil.commits if len(request.lessons) == 3]
+    assert [lesson.edit for lesson in learned[0].lessons][2] == SelfEdit()
+    assert len({request.seed for request in learned}) == 2
+    budgets = {lesson.edit.update.tokens for request in pupil.commits for lesson in request.lessons}
+    assert budgets == {None, 100}
+    effect = rows["last"][0]
+    assert isinstance(effect, Effect)
+    assert (len(effect.change.adapted), effect.trained_tokens, effect.seconds) == (2, 50.0, 2.0)
+
+
+def test_leakage_asks_about_another_context_and_counts_this_ones_answers() -> None:
+    leak, retained = side_effects(held_out(), 0)
+    assert leak.questions == (Question(text="What does Bob play?", answers=("harp",)),)
+    assert leak.passage == ""
+    assert retained == KNOWN
+    assert side_effects(held_out(), 1)[0].questions == (Question(text="What does Ada play?", answers=("lute",)),)
+
+
+@pytest.mark.parametrize("left_out", ["passage_only", "matched_passage", "in_context", "other_context"])
+def test_a_baseline_that_is_not_asked_for_is_not_tried(tmp_path: Path, left_out: str) -> None:
+    test = HeldOut(DOMAIN, TASK, [ADA, BOB], {}, [], [name for name in BASELINES if name != left_out], repeats=1, seed=0)
+    _, rows = try_all(test, tmp_path, {"last": edits("Ada.", "Bob.")})
+    assert left_out not in rows
