@@ -1,8 +1,8 @@
 """What a recipe would cost on a GPU, reckoned before anything is fetched or run: steps, tokens, memory, hours.
 
-A rough reckoning, from the sizes of models and texts alone, and a floor: start-up, optimizers and small steps come on top. Of one H100: half
-of its memory bandwidth where a model writes, 40% of its arithmetic where it reads or trains. Texts are taken to be as SEAL's released
-ones (200 SQuAD passages with 1000 self-edits).
+A rough reckoning, from the sizes of models and texts alone, and a floor: start-up, optimizers and small steps come on top. Of one H100:
+half of its memory bandwidth where a model writes, 40% of its arithmetic where it reads or trains. Texts are taken to be as SEAL's
+released ones (200 SQuAD passages with 1000 self-edits).
 """
 
 import json
@@ -226,6 +226,6 @@ def describe_costs(phases: Sequence[Phase]) -> str:
 
 
 def count_adapter(parameters: float, rank: int) -> float:
-    """Parameters of a LoRA adapter on all linear layers of a usual model: as wide as 128 times its depth, hidden layers 3.5 times as wide."""
-    width = (128 * parameters / 12) ** (1 / 3)
+    """Parameters of a LoRA adapter on all linear layers of a usual model, 128 times as wide as it is deep, with MLPs 3.5 times as wide."""
+    width: float = (128 * parameters / 12) ** (1 / 3)
     return width / 128 * rank * width * (4 * 2 + 3 * 4.5)

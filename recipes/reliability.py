@@ -27,8 +27,8 @@ def estimate_reliability(contexts: Sequence[Sequence[Repeats]], resamples: int =
 
     Returns:
         `single` (of one repeat) and `reward` (of the mean over `repeats`, the repeats of an average candidate) in [0, 1], the latter with
-        `low` and `high`; the standard deviations `between` self-edits and `within` one; `n` contexts. None where nothing was repeated, or
-        no context has two candidates.
+        `low` and `high`; the standard deviations `between` self-edits and `within` one; `n` contexts. None where nothing was repeated, no
+        context has two candidates, or nothing varies.
     """
     parts = np.array([_sums(candidates) for candidates in contexts if candidates])
     if not len(parts) or parts[:, 1].sum() == 0 or parts[:, 3].sum() == 0:
@@ -37,6 +37,8 @@ def estimate_reliability(contexts: Sequence[Sequence[Repeats]], resamples: int =
     each = statistics.fmean(counts)
     drawn = np.random.default_rng(0).integers(0, len(parts), size=(resamples, len(parts)))
     between, within = _variances(parts.sum(axis=0))
+    if between + within == 0:
+        return None
     low, high = np.nanquantile([_share(*_variances(sums), each) for sums in parts[drawn].sum(axis=1)], [0.025, 0.975])
     return {
         "single": _share(between, within, 1),

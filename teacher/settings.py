@@ -34,7 +34,7 @@ class TeacherSettings:
     top_p: float = 0.95
     max_new_tokens: int = 2048
     batch_size: int = 16
-    edits: str = ""
+    edits: str | None = None
 
 
 @dataclass
