@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from protocol.domain import Domain, Grader
-from protocol.errors import InnerLoopFailed
+from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.exchange import Exchange, InProcessExchange
 from protocol.files import is_whole
 from protocol.identity import derive_seed
@@ -101,6 +101,14 @@ def sample(
     style, policy = choose_style(teacher.style, domain), team.place(Policy, teacher)
     seeds = [[derive_seed(seed, "sample", context.id, index) for context, index in batch] for batch in batches]
     prompts = [[domain.prompt(context, style) for context, _ in batch] for batch in batches]
+    contexts = [context for batch in batches for context, _ in batch]
+    too_long = team.together(Policy.find_too_long, policy, [prompt for batch in prompts for prompt in batch])[0]
+    if too_long:
+        index, tokens, positions = too_long
+        raise InvalidInput(
+            f"context {contexts[index].title or contexts[index].passage[:40]!r} is too long for the teacher: its prompt has "
+            f"{tokens} tokens, the model has {positions} positions; split the passage, or take another teacher"
+        )
     pieces = [(policy, *piece) for piece in zip(prompts, seeds, strict=True)]
     for number, texts in team.share(Policy.sample, pieces, TEXTS):
         yield batches[number], seeds[number], texts
@@ -138,7 +146,24 @@ def score(exchange: Exchange, requests: Sequence[RewardRequest | None], stage: s
             journal.append(*(RewardRecord(stage=stage, result=result) for result in results))
             values += [result.value for result in results if isinstance(result, Reward)]
             advance(len(results), f"mean reward {sum(values) / len(values):+.3f}" if values else "")
-    return [journal.results[key] if key else None for key in keys]
+    scored = [journal.results[key] if key else None for key in keys]
+    missing, asked = count_missing(requests, scored)
+    if missing:
+        terminal.console.print(f"{stage}: {missing} of {asked} answers have no verdict, and do not count")
+    return scored
+
+
+def count_missing(requests: Sequence[RewardRequest | None], results: Sequence[Reward | Refusal | None]) -> tuple[int, int]:
+    """How many answers have no verdict although there was something to grade them against, and how many there are."""
+    outcomes = [
+        outcome
+        for request, result in zip(requests, results, strict=True)
+        if request and isinstance(result, Reward)
+        for repeat in result.change.adapted
+        for question, outcome in zip(request.context.questions, repeat, strict=True)
+        if question.answers
+    ]
+    return sum(outcome.correct is None for outcome in outcomes), len(outcomes)
 
 
 def ask(exchange: Exchange, requests: Sequence[AskRequest], stage: str, journal: Journal) -> list[Answers | Refusal]:

@@ -1,5 +1,6 @@
 """The policy: a causal language model that writes self-edits. It is frozen; `teacher.finetune` makes the next one."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,16 @@ class Policy:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.tokenizer = load(settings)
         self.model.to(self.device)
+
+    def find_too_long(self, prompts: Sequence[str]) -> tuple[int, int, int] | None:
+        """The first prompt that the model has no positions for: its index, its tokens, and the positions there are."""
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        for index, prompt in enumerate(prompts):
+            if len(prompt.encode(errors="replace")) >= positions:  # no token is shorter than a byte
+                tokens = len(self.tokenizer(prompt).input_ids)
+                if tokens >= positions:
+                    return index, tokens, positions
+        return None
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:

@@ -73,7 +73,11 @@ def test_real_text_goes_through_training_adapting_and_comparing(released: Path, 
     for name in ("target_student", "new_student"):
         compare += [f"students.{name}.model={olmo}", f"students.{name}.epochs=1", f"students.{name}.rank=4"]
     compare += [f"teachers.untrained_teacher.model={llama}", "teachers.untrained_teacher.max_new_tokens=24"]
-    compare += ["teachers.question_writer.edits=null", f"teachers.question_writer.model={llama}", "teachers.question_writer.max_new_tokens=9"]
+    compare += [
+        "teachers.question_writer.edits=null",
+        f"teachers.question_writer.model={llama}",
+        "teachers.question_writer.max_new_tokens=9",
+    ]
     compare += [
         f"teachers.trained_teacher.model={trained['teacher']['path']}",
         "teachers.trained_teacher.adapter=null",

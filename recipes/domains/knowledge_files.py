@@ -182,7 +182,7 @@ def context_of(row: Any, place: str) -> Context:
     try:
         return Context(title=row.get("title", ""), passage=passage, questions=tuple(_question(q, place) for q in questions))
     except ValidationError as error:
-        raise InvalidInput(f"{place}: {_first(error)}") from error
+        raise InvalidInput(f"{place}: {_first(error)}; split what is longer") from error
 
 
 def _question(row: Any, place: str) -> Question:

@@ -75,3 +75,24 @@ def test_a_recipe_that_is_a_folder_or_binary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
     with pytest.raises(InvalidInput, match="is not a YAML file"):
         load_recipe(tmp_path / "binary.yaml", [])
+
+
+def test_a_recipe_extends_another_and_takes_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("recipe: train_teacher\nname: base\nrounds: 5\nteacher: {model: a, style: rewrite}")
+    settings = load_recipe(recipe(tmp_path, "extends: base.yaml\nteacher: {model: b}"), ["seed=3"])
+    assert isinstance(settings, TrainTeacher)
+    assert (settings.name, settings.rounds, settings.seed, settings.teacher.model, settings.teacher.style) == ("mine", 5, 3, "b", "rewrite")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: nowhere.yaml", r"recipe file .*nowhere\.yaml' does not exist"),
+        ("extends: mine.yaml", "extends itself"),
+        ("extends: other.yaml\nrecipe: compare", "recipe is 'compare', but it extends .*other.yaml, whose recipe is 'train_teacher'"),
+    ],
+)
+def test_a_recipe_that_cannot_extend_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "other.yaml").write_text("recipe: train_teacher")
+    with pytest.raises(InvalidInput, match=message):
+        load_recipe(recipe(tmp_path, text), [])

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from protocol.errors import InvalidInput, TutelageError
-from protocol.messages import Question
+from protocol.journal import RewardRecord, read_records
+from protocol.messages import Question, Reward
+from recipes.cli import main
 from recipes.graders import check_grader, grader_id, open_grader
 from recipes.graders.judge import Judge
 from recipes.graders.local_model import LocalModel
@@ -538,3 +540,42 @@ def test_checking_a_judge_loads_neither_torch_nor_the_client() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_whole_recipe_is_graded_by_a_judge_and_its_key_is_written_nowhere(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    server.respond = only("Where", fails(500, f"key {KEY} is overloaded"))
+    questions = [{"question": f"{word} is it?", "answer": "harp"} for word in ("What", "Who", "Where")]
+    (tmp_path / "in.json").write_text(json.dumps([{"title": t, "context": f"{t} plays.", "questions": questions} for t in ("Ada", "Bob")]))
+    words = [f"runs={tmp_path}", "name=judged", f"contexts.source={tmp_path / 'in.json'}", "grader=judge", "judge.max_missing=0.5"]
+    words += ["judge.model=gpt-4.1", f"judge.base_url={server.url}", "judge.retries=0", f"judge.cache={tmp_path / 'cache'}"]
+    words += ["teacher.max_new_tokens=8", "student.epochs=1", "rounds=1", "contexts_per_round=2", "candidates=1", "finetune.epochs=1"]
+    assert main(["run", "recipes/tiny/train_teacher.yaml", *words]) == 0
+    rewards = [r.result for r in read_records(tmp_path / "judged" / "journal.jsonl") if isinstance(r, RewardRecord)]
+    changes = [reward.change for reward in rewards if isinstance(reward, Reward)]
+    assert [[outcome.correct for outcome in change.adapted[0]] for change in changes] == [[True, True, None]] * 2
+    assert [change.base_accuracy for change in changes] == [1.0, 1.0]
+    told = "".join(capfd.readouterr())
+    assert "2 of 6 answers have no verdict, and do not count" in told
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+    assert KEY not in told
+
+
+def test_a_recipe_with_a_wrong_key_stops_with_a_message_and_keeps_what_it_has(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    server.respond = lambda text: fails(401, f"Incorrect API key provided: {KEY}")
+    row = {"title": "Ada", "context": "Ada plays.", "questions": [{"question": "What?", "answer": "harp"}]}
+    (tmp_path / "in.json").write_text(json.dumps([row]))
+    words = [f"runs={tmp_path}", "name=judged", f"contexts.source={tmp_path / 'in.json'}", "grader=judge", "judge.model=gpt-4.1"]
+    words += [f"judge.base_url={server.url}", "teacher.max_new_tokens=8", "student.epochs=1", "rounds=1", "candidates=1"]
+    assert main(["run", "recipes/tiny/train_teacher.yaml", *words]) == 2
+    told = "".join(capfd.readouterr())
+    assert "refuses the key in the variable 'OPENAI_API_KEY' (judge.api_key_env) with HTTP 401" in told
+    assert KEY not in told
+    kinds = [type(record).__name__ for record in read_records(tmp_path / "judged" / "journal.jsonl")]
+    assert "CandidateRecord" in kinds
