@@ -172,7 +172,9 @@ def check_teacher(teacher: TeacherSettings, key: str, contexts: Sequence[Context
     """See that a teacher can be loaded; one that is a file of self-edits must have `count` about each of the contexts."""
     if teacher.edits:
         if teacher.model or teacher.adapter:
-            raise InvalidInput(f"{key}.edits is {teacher.edits!r}, but {key}.model is set as well; a teacher is one or the other")
+            raise InvalidInput(
+                f"{key}.edits is {teacher.edits!r}, but {key}.model is set as well; a teacher is one or the other: leave one empty"
+            )
         known = [context for context in contexts if context.passage != STAND_IN.passage]
         find_written(Path(teacher.edits), known, count, f"{key}.edits")
         return

@@ -8,6 +8,7 @@ from protocol.errors import MalformedEdit
 from protocol.messages import Context, Question, SelfEdit
 from recipes.domains import DOMAINS
 from recipes.domains.knowledge import Knowledge
+from recipes.domains.knowledge_text import read_prompt, read_questions
 from recipes.graders.words import ExactMatch
 
 CONTEXT = Context(title="Harp", passage=" Ada plays the {harp}. ", questions=(Question(text="What does Ada play?", answers=("harp",)),))
@@ -124,3 +125,36 @@ def test_every_released_completion_parses(released: Path) -> None:
             assert (
                 DOMAIN.expand(context, DOMAIN.parse(completion, context), 0)[-1].completion == f"{row['title']}\n{row['context'].strip()}"
             )
+
+
+def test_the_passage_may_be_in_view() -> None:
+    (asked,) = DOMAIN.ask(CONTEXT, in_view=True)
+    assert asked == "Passage:\nHarp\n Ada plays the {harp}. \n\n" + DOMAIN.ask(CONTEXT)[0]
+
+
+@pytest.mark.parametrize("style", DOMAIN.styles)
+def test_a_prompt_can_be_read_again(style: str) -> None:
+    assert read_prompt(DOMAIN.prompt(CONTEXT, style)) == (style, "Harp", " Ada plays the {harp}. ")
+
+
+def test_other_words_are_no_prompt() -> None:
+    assert read_prompt("Tell me about the harp.") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("What is it?\nAnswer: A harp.\n\nQuestion 2: Whose?\nAnswer: Ada's", [("What is it?", "A harp."), ("Whose?", "Ada's")]),
+        ("Question: What? Answer: harp\nQuestion: Who? Answer: Ada", [("Question: What?", "harp"), ("Who?", "Ada")]),
+        ("من يعزف؟\nAnswer: آدا", [("من يعزف؟", "آدا")]),
+        ("What is it?\nAnswer:\nQuestion 2: Who?\nAnswer: Ada", [("Who?", "Ada")]),
+        ("no questions at all", []),
+        ("", []),
+    ],
+)
+def test_questions_with_answers_are_read_from_a_completion(text: str, pairs: list[tuple[str, str]]) -> None:
+    assert [(question.text, question.answers[0]) for question in read_questions(text)] == pairs
+
+
+def test_a_huge_completion_is_read_in_time() -> None:
+    assert read_questions("Question " * 25_000) == []

@@ -1,6 +1,6 @@
 import pytest
 
-from recipes.statistics import difference, summarize
+from recipes.statistics import difference, rank_correlation, ratio, summarize
 
 
 def test_an_interval_covers_its_mean_and_shrinks_with_n() -> None:
@@ -24,3 +24,27 @@ def test_a_paired_difference_ignores_what_both_share() -> None:
 def test_nothing_cannot_be_summarised() -> None:
     with pytest.raises(ValueError, match="at least one value"):
         summarize([])
+
+
+def test_a_ratio_has_an_interval_over_the_same_contexts() -> None:
+    theirs = [0.4, 0.6] * 50
+    kept = ratio([value / 2 for value in theirs], theirs)
+    assert kept is not None
+    assert (kept["mean"], kept["low"], kept["high"], kept["n"]) == (pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5), 100)
+
+
+def test_there_is_no_share_of_what_may_be_nothing() -> None:
+    assert ratio([0.5] * 4, [0.1, -0.1] * 2) is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "rho"),
+    [
+        ([1.0, 2.0, 3.0], [10.0, 20.0, 25.0], 1.0),
+        ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0], -1.0),
+        ([1.0, 1.0, 2.0], [1.0, 2.0, 3.0], 0.866025),
+        ([1.0, 1.0], [1.0, 2.0], None),
+    ],
+)
+def test_rank_correlation_is_spearmans(ours: list[float], theirs: list[float], rho: float | None) -> None:
+    assert rank_correlation(ours, theirs) == (None if rho is None else pytest.approx(rho))

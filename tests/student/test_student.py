@@ -7,7 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import CommitRequest, Context, Lesson, Question, Refusal, Reward, RewardRequest, SelfEdit, Task, Update
+from protocol.errors import TutelageError
+from protocol.messages import (
+    Answers,
+    AskRequest,
+    CommitRequest,
+    Context,
+    Lesson,
+    Outcome,
+    Question,
+    Refusal,
+    Reward,
+    RewardRequest,
+    SelfEdit,
+    Task,
+    Update,
+)
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
 from recipes.tiny.source import load_tiny
@@ -257,3 +272,50 @@ def test_cohorts_are_even_and_as_many_as_processes_can_share(jobs: int, sizes: t
 def _prepared() -> Job:
     plan = make_plan(Update(), StudentSettings())
     return Job(request(), "0", DOMAINS["knowledge"], GRADERS["exact_match"], (InnerLoop((), plan, seed=1),))
+
+
+def test_the_untouched_base_is_asked_with_the_passage_in_view_or_without(student: Student) -> None:
+    asked = [AskRequest(task=TASK, context=context, in_view=in_view) for context in (CONTEXT, PROBE) for in_view in (True, False)]
+    answers = [answer for answered in student.ask(asked) for answer in answered]
+    assert [type(answer) for answer in answers] == [Answers] * 4
+    assert [len(answer.outcomes) for answer in answers if isinstance(answer, Answers)] == [1, 1, 2, 2]
+    assert len({answer.key for answer in answers}) == 4
+    reward = score(student, request())
+    assert isinstance(reward, Reward) and isinstance(answers[1], Answers)
+    assert reward.change.base == answers[1].outcomes
+
+
+def test_a_question_that_the_model_has_no_positions_for_is_refused(student: Student) -> None:
+    long = CONTEXT.model_copy(update={"passage": "harp " * 4000})
+    ((refusal,),) = student.ask([AskRequest(task=TASK, context=long, in_view=True)])
+    assert isinstance(refusal, Refusal)
+    assert "a question and its answer take" in refusal.reason
+    assert "the student has 4096 positions" in refusal.reason
+    asked = score(student, request(probes=(Context(questions=(Question(text="harp " * 1990, answers=("x",)),)),)))
+    assert isinstance(asked, Refusal)
+
+
+def test_an_update_may_ask_for_a_number_of_tokens(student: Student) -> None:
+    plain = score(student, request())
+    assert isinstance(plain, Reward)
+    each = plain.trained_tokens // 2
+    more = score(student, request(edit=edit("Ada plays the harp.").model_copy(update={"update": Update(tokens=5 * each + 1)})))
+    least = score(student, request(edit=edit("Ada plays the harp.").model_copy(update={"update": Update(tokens=1)})))
+    assert isinstance(more, Reward) and isinstance(least, Reward)
+    assert (more.trained_tokens, least.trained_tokens) == (5 * each, each)
+
+
+class Silent:
+    """A grader that has no verdicts."""
+
+    name, version = "exact_match", 1
+
+    def grade(self, questions: Sequence[Question], answers: Sequence[str]) -> Sequence[Outcome]:
+        return [Outcome(answer=answer, correct=None) for answer in answers]
+
+
+def test_what_no_grader_can_judge_has_no_reward_rather_than_a_bad_one(llama: str, tmp_path: Path) -> None:
+    settings = StudentSettings(model=llama, rank=4, epochs=1, batch_size=4)
+    student = Student(settings, DOMAINS, {"exact_match": Silent()}, tmp_path)
+    with pytest.raises(TutelageError, match="no answer about 'Ada' by exact_match could be graded"):
+        score_all(student, [request()])
