@@ -170,6 +170,11 @@ class Change(Message):
     adapted: tuple[Outcomes, ...]
 
     @property
+    def is_graded(self) -> bool:
+        """Whether there is a verdict before, and in every repeat after. If not, accuracies mean nothing."""
+        return all(any(outcome.correct is not None for outcome in outcomes) for outcomes in (self.base, *self.adapted))
+
+    @property
     def base_accuracy(self) -> float:
         return accuracy(self.base)
 
@@ -248,12 +253,13 @@ class Answers(Message):
 
 
 class Refusal(Message):
-    """Why there is no reward or answer for a request."""
+    """Why there is no reward or answer for a request. `ungraded` if that is the grader's fault and not the self-edit's."""
 
     version: Literal[1] = PROTOCOL_VERSION
     key: Id
     request: Id
     reason: ShortText
+    ungraded: bool = False
 
 
 class Lesson(Message):

@@ -14,6 +14,7 @@ from recipes.config import (
     TrainTeacher,
     Transfer,
     WriteQuestions,
+    usable_baselines,
 )
 from recipes.costs import describe_costs, list_phases, measure_contexts
 from recipes.inputs import check_model, check_student, check_teacher, choose_style, choose_task, load_data
@@ -114,7 +115,7 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
         check_teacher(teacher, f"teachers.{name}", contexts, settings.candidates, fetch=fetch)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}", fetch=fetch)
-    learned = len(settings.teachers) + bool(references) + sum(name != "in_context" for name in settings.baselines)
+    learned = len(settings.teachers) + bool(references) + sum(name != "in_context" for name in usable_baselines(settings)[0])
     updates = learned * len(settings.students) * settings.repeats * len(settings.seeds)
     cost = f"{updates} lasting updates" if settings.passages == "together" else f"{updates * len(contexts)} inner loops"
     return f"{learned} conditions on {len(contexts)} contexts and {len(settings.students)} students: {cost}"

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipes.comparison import describe, measure_conditions, report_scores, table
+from recipes.comparison import describe, report_student, table
 from recipes.conditions import HeldOut, try_conditions, write_edits, write_paraphrases
-from recipes.config import Compare
+from recipes.config import Compare, usable_baselines
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.plots import draw_conditions
 from recipes.run_folder import RunFolder
@@ -25,6 +25,9 @@ def run(settings: Compare, team: Team) -> Path:
     for name, teacher in settings.teachers.items():
         models |= teacher_models(teacher, f"teachers.{name}")
     last = list(settings.teachers)[-1]
+    baselines, left_out = usable_baselines(settings)
+    for reason in left_out:
+        console.print(reason)
     with RunFolder(settings, {"contexts": contexts, "retention": retention}, models, team) as folder:
         journal = folder.journal
         tests = [
@@ -34,7 +37,7 @@ def run(settings: Compare, team: Team) -> Path:
                 contexts,
                 references,
                 retention,
-                settings.baselines,
+                baselines,
                 settings.repeats,
                 seed,
                 candidates=settings.candidates,
@@ -47,16 +50,19 @@ def run(settings: Compare, team: Team) -> Path:
             {name: write_edits(team, teacher, test, f"seed-{test.seed}/{name}", journal) for name, teacher in settings.teachers.items()}
             for test in tests
         ]
-        paraphrases = [write_paraphrases(team, settings.teachers, test, f"seed-{test.seed}", journal) for test in tests]
+        paraphrases = [
+            write_paraphrases(team, settings.teachers, test, f"seed-{test.seed}", journal) if "matched_paraphrase" in baselines else None
+            for test in tests
+        ]
         students: dict[str, Any] = {}
         grader = place_grader(team, settings)
         for name, student in settings.students.items():
             with open_student(team, student, grader, folder, settings.distributed.deepspeed) as exchange:
-                scores = []
-                for test, own, rewritten in zip(tests, edits, paraphrases, strict=True):
-                    rows = try_conditions(exchange, test, own, rewritten, f"seed-{test.seed}/{name}", journal)
-                    scores.append(measure_conditions(contexts, rows, last))
-                students[name] = {"student": exchange.describe().model_dump(), **report_scores(scores, last)}
+                tried = [
+                    try_conditions(exchange, test, own, rewritten, f"seed-{test.seed}/{name}", journal)
+                    for test, own, rewritten in zip(tests, edits, paraphrases, strict=True)
+                ]
+                students[name] = {"student": exchange.describe().model_dump(), **report_student(contexts, tried, last)}
             console.print(table(f"{name} ({student.model})", students[name]))
             console.print("\n".join(describe(students[name])))
         report = folder.write_report(

@@ -1,14 +1,15 @@
 """What a comparison shows: accuracy under each condition with its interval, what was gained and lost, which ranking the figures support."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from protocol.messages import Context, Refusal
-from recipes.conditions import Effect, Row, find_base
+from protocol.errors import TutelageError
+from protocol.messages import Context, Outcomes, accuracy
+from recipes.conditions import Effect, Row, Tried
 from recipes.statistics import Summary, difference, summarize
 
 _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "reference_edits", "in_context", "other_context"))
@@ -17,11 +18,11 @@ _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "
 
 @dataclass
 class Measured:
-    """One condition on one student: accuracy per context, and what else changed."""
+    """One condition on one student: accuracy per context, and what else changed. Answers gained and lost are means over repeats."""
 
     accuracies: list[float]
-    gained: int = 0
-    lost: int = 0
+    gained: float = 0.0
+    lost: float = 0.0
     seconds: float = 0.0
     trained_tokens: float = 0.0
     malformed: int = 0
@@ -33,49 +34,89 @@ class Measured:
 class Scores:
     """All conditions on one student, and the side effects of the last teacher's edits: (before, after) per context.
 
-    None where a context has no reward, or the probe was not asked.
+    None where a context has no effect, or the probe was not asked or graded. `refusals` are reasons, one for each condition that has any.
     """
 
     conditions: dict[str, Measured]
     leakage: list[tuple[float, float] | None]
     retention: list[tuple[float, float] | None]
+    refusals: dict[str, str] = field(default_factory=dict)
 
 
-def measure_conditions(contexts: Sequence[Context], rows: Mapping[str, Row], last: str) -> Scores:
-    """The figures of all conditions; `last` is the teacher whose side effects are known."""
-    base = [find_base(c, [row[i] for row in rows.values()]).base_accuracy for i, c in enumerate(contexts)]
-    measured = {name: measure(row, base, contexts) for name, row in rows.items()}
-    leakage, retention = (_before_and_after(rows[last], probe) for probe in (0, 1))
-    return Scores({"no_edit": Measured(base), **measured}, leakage, retention)
+def report_student(contexts: Sequence[Context], seeds: Sequence[Tried], last: str) -> dict[str, Any]:
+    """A student's part of the report, from what came of all conditions with each seed.
+
+    Args:
+        last: The teacher that others are compared with, and whose side effects are known.
+    """
+    graded = find_graded(seeds)
+    scores = [measure_conditions([contexts[i] for i in graded], take(tried, graded), last) for tried in seeds]
+    return {**report_scores(scores, last), "left_out": len(contexts) - len(graded)}
+
+
+def find_graded(tried: Sequence[Tried]) -> list[int]:
+    """Which contexts have a verdict wherever there are answers: on others no two conditions can be compared.
+
+    Raises:
+        TutelageError: None has.
+    """
+    graded = [
+        i
+        for i in range(len(tried[0].base))
+        if all(
+            any(outcome.correct is not None for outcome in one.base[i])
+            and all(effect.change.is_graded for row in one.rows.values() if isinstance(effect := row[i], Effect))
+            for one in tried
+        )
+    ]
+    if not graded:
+        raise TutelageError("no context has verdicts under every condition, so nothing can be compared; see that the grader works")
+    return graded
+
+
+def take(tried: Tried, contexts: Sequence[int]) -> Tried:
+    """What came of some of the contexts."""
+    return Tried([tried.base[i] for i in contexts], {name: [row[i] for i in contexts] for name, row in tried.rows.items()})
+
+
+def measure_conditions(contexts: Sequence[Context], tried: Tried, last: str) -> Scores:
+    """The figures of all conditions with one seed."""
+    base = [accuracy(outcomes) for outcomes in tried.base]
+    measured = {name: measure(row, base, contexts) for name, row in tried.rows.items()}
+    leakage, retention = (_before_and_after(tried.rows[last], probe) for probe in (0, 1))
+    reasons = {name: [effect for effect in row if isinstance(effect, str)] for name, row in tried.rows.items()}
+    untouched = Measured(base, ungraded=_count_ungraded(tried.base, contexts))
+    refusals = {name: own[0] for name, own in reasons.items() if own}
+    return Scores({"no_edit": untouched, **measured}, leakage, retention, refusals)
 
 
 def measure(row: Row, base: Sequence[float], contexts: Sequence[Context]) -> Measured:
     """One condition's figures; without an effect the student stays as it was."""
     effects = [effect for effect in row if isinstance(effect, Effect)]
+    answers = [repeat for effect in effects for repeat in effect.change.adapted]
+    asked = [c for effect, c in zip(row, contexts, strict=True) if isinstance(effect, Effect) for _ in effect.change.adapted]
     return Measured(
         [effect.change.adapted_accuracy if isinstance(effect, Effect) else own for effect, own in zip(row, base, strict=True)],
-        gained=sum(effect.change.gained for effect in effects),
-        lost=sum(effect.change.lost for effect in effects),
+        gained=sum(effect.change.gained / len(effect.change.adapted) for effect in effects),
+        lost=sum(effect.change.lost / len(effect.change.adapted) for effect in effects),
         seconds=sum(effect.seconds for effect in effects),
         trained_tokens=sum(effect.trained_tokens for effect in effects) / len(row),
         malformed=sum(effect is None for effect in row),
-        refused=sum(isinstance(effect, Refusal) for effect in row),
-        ungraded=sum(_count_ungraded(effect, context) for effect, context in zip(row, contexts, strict=True)),
+        refused=sum(isinstance(effect, str) for effect in row),
+        ungraded=_count_ungraded(answers, asked),
     )
 
 
-def _count_ungraded(effect: Effect | Refusal | None, context: Context) -> int:
+def _count_ungraded(answers: Sequence[Outcomes], contexts: Sequence[Context]) -> int:
     """Answers whose verdict is missing although there was something to grade them against."""
-    if not isinstance(effect, Effect):
-        return 0
-    repeats = effect.change.adapted
-    return sum(bool(q.answers) and repeat[i].correct is None for repeat in repeats for i, q in enumerate(context.questions))
+    pairs = [pair for own, context in zip(answers, contexts, strict=True) for pair in zip(context.questions, own, strict=True)]
+    return sum(bool(question.answers) and outcome.correct is None for question, outcome in pairs)
 
 
 def _before_and_after(row: Row, probe: int) -> list[tuple[float, float] | None]:
     """Each context's accuracy on one of its probes: 0 for leakage, 1 for retention."""
     changes = [effect.probes[probe] if isinstance(effect, Effect) and len(effect.probes) > probe else None for effect in row]
-    return [(change.base_accuracy, change.adapted_accuracy) if change else None for change in changes]
+    return [(change.base_accuracy, change.adapted_accuracy) if change and change.is_graded else None for change in changes]
 
 
 def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
@@ -89,8 +130,8 @@ def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
     report: dict[str, Any] = {
         "scores": {name: summarize(pooled[name]) for name in names},
         "gain": {name: difference(pooled[name], pooled["no_edit"]) for name in names},
-        "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) for name in names},
-        "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) for name in names},
+        "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) / len(seeds) for name in names},
+        "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) / len(seeds) for name in names},
         "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},
         "refused": {name: sum(s.conditions[name].refused for s in seeds) for name in names},
         "ungraded": {name: sum(s.conditions[name].ungraded for s in seeds) for name in names},
@@ -98,6 +139,7 @@ def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
         "seconds": {name: round(sum(s.conditions[name].seconds for s in seeds), 1) for name in names},
         "differences": {f"{last}_minus_{name}": difference(pooled[last], pooled[name]) for name in names if name != last},
         "ranking": rank(pooled),
+        "refusals": {name: reason for scores in seeds for name, reason in scores.refusals.items()},
     }
     for name in ("leakage", "retention"):
         by_context = zip(*(getattr(scores, name) for scores in seeds), strict=True)
@@ -133,7 +175,7 @@ def table(title: str, report: Mapping[str, Any]) -> Table:
     for heading in ("accuracy", "95% interval", "n", "gain", "answers", "tokens"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for name, row in report["scores"].items():
-        changed = f"+{report['answers_gained'][name]} -{report['answers_lost'][name]}"
+        changed = f"+{report['answers_gained'][name]:.0f} -{report['answers_lost'][name]:.0f}"
         trained = report["trained_tokens"][name]
         grid.add_row(
             name.replace("_", " "),
@@ -164,6 +206,10 @@ def describe(report: Mapping[str, Any]) -> list[str]:
         counts = [f"{count} of {name.replace('_', ' ')}" for name, count in report[problem].items() if count]
         if counts:
             told.append(f"{problem}: {', '.join(counts)} {meaning}")
+    if report["left_out"]:
+        told.append(f"left out: {report['left_out']} contexts without a verdict under some condition")
+    if report["refusals"]:
+        told.append(f"the first refusal: {next(iter(report['refusals'].values()))}")
     return told
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from protocol.domain import Domain
-from protocol.errors import TutelageError
+from protocol.errors import InnerLoopFailed, TutelageError
 from protocol.exchange import Exchange
 from protocol.journal import Journal
-from protocol.messages import AskRequest, Change, Context, Lesson, Question, Refusal, Reward, SelfEdit, Task, Update
+from protocol.messages import AskRequest, Change, Context, Lesson, Outcomes, Question, Refusal, Reward, SelfEdit, Task, Update
 from recipes.candidates import make_request, read_edit
 from recipes.stages import ask, commit, score, write_candidates
 from recipes.team import Team
@@ -57,8 +57,21 @@ class Effect:
     trained_tokens: float = 0.0
 
 
-Row = Sequence[Effect | Refusal | None]
-"""One condition: an entry per context; None where there was no self-edit, which leaves the student as it was."""
+Row = Sequence[Effect | str | None]
+"""One condition: an entry per context. Text says why it was refused; None is no self-edit. Either leaves the student as it was."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of all conditions on one student.
+
+    Attributes:
+        base: Its untouched answers, one entry per context.
+        rows: By condition, in the order in which they are shown.
+    """
+
+    base: Sequence[Outcomes]
+    rows: Mapping[str, Row]
 
 
 def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[list[SelfEdit]]:
@@ -71,29 +84,24 @@ def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: 
 
 def write_paraphrases(
     team: Team, teachers: Mapping[str, TeacherSettings], held_out: HeldOut, stage: str, journal: Journal
-) -> list[list[SelfEdit]] | None:
-    """Paraphrases by the first teacher that is a model, if they are asked for."""
-    writer = next((teacher for teacher in teachers.values() if not teacher.edits), None)
-    if "matched_paraphrase" not in held_out.baselines or writer is None:
-        return None
-    return write_edits(team, replace(writer, style=PARAPHRASE), held_out, f"{stage}/paraphrase", journal)
+) -> list[list[SelfEdit]]:
+    """Paraphrases by the first teacher that is a model."""
+    writer = next(teacher for teacher in teachers.values() if not teacher.edits)
+    return write_edits(team, replace(writer, style=PARAPHRASE), held_out, f"{stage}/matched_paraphrase", journal)
 
 
 def try_conditions(
     exchange: Exchange, held_out: HeldOut, teachers: Mapping[str, Edits], paraphrases: Edits | None, stage: str, journal: Journal
-) -> dict[str, Row]:
-    """Try every condition on one student.
-
-    Returns:
-        By condition, in the order in which they are shown.
-    """
+) -> Tried:
+    """Try every condition on one student."""
     contexts, last, wanted = held_out.contexts, list(teachers)[-1], held_out.baselines
+    base = ask_base(exchange, held_out, f"{stage} · no_edit", journal)
     passage = [[SelfEdit()] for _ in contexts]
     plain: dict[str, Edits] = {"passage_only": passage} if "passage_only" in wanted else {}
     plain |= teachers
     if all(context.id in held_out.references for context in contexts):
         plain["reference_edits"] = [[held_out.domain.parse(held_out.references[c.id], c)] for c in contexts]
-    if "other_context" in wanted and not held_out.together:
+    if "other_context" in wanted:
         plain["other_context"] = [*teachers[last][1:], teachers[last][0]]
     learn = learn_together if held_out.together else learn_alone
     rows = {name: learn(exchange, held_out, edits, f"{stage} · {name}", journal, probed=name == last) for name, edits in plain.items()}
@@ -103,9 +111,20 @@ def try_conditions(
     for name, edits in matched.items():
         rows[name] = learn(exchange, held_out, match(edits, rows[last], held_out.together), f"{stage} · {name}", journal)
     if "in_context" in wanted:
-        rows["in_context"] = read_in_context(exchange, held_out, rows, f"{stage} · in_context", journal)
+        rows["in_context"] = read_in_context(exchange, held_out, base, f"{stage} · in_context", journal)
     order = ("passage_only", *matched, *teachers, "reference_edits", "in_context", "other_context")
-    return {name: rows[name] for name in order if name in rows}
+    return Tried(base, {name: rows[name] for name in order if name in rows})
+
+
+def ask_base(exchange: Exchange, held_out: HeldOut, stage: str, journal: Journal) -> list[Outcomes]:
+    """The untouched student's answers."""
+    outcomes = []
+    requests = [AskRequest(task=held_out.task, context=context) for context in held_out.contexts]
+    for context, result in zip(held_out.contexts, ask(exchange, requests, stage, journal), strict=True):
+        if isinstance(result, Refusal):
+            raise TutelageError(f"context {context.title or context.passage[:40]!r} cannot be asked about: {result.reason}; leave it out")
+        outcomes.append(result.outcomes)
+    return outcomes
 
 
 def learn_alone(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: str, journal: Journal, probed: bool = False) -> Row:
@@ -126,7 +145,9 @@ def learn_alone(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: str,
     return [
         Effect(result.change, result.probes, result.seconds, result.trained_tokens / held_out.repeats)
         if isinstance(result, Reward)
-        else result
+        else result.reason
+        if result
+        else None
         for result in score(exchange, requests, stage, journal)
     ]
 
@@ -136,7 +157,10 @@ def learn_together(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: s
     contexts = held_out.contexts
     update = next((edit.update for own in edits for edit in own), Update())
     lessons = [Lesson(context=c, edit=edit) for c, own in zip(contexts, edits, strict=True) for edit in own or [SelfEdit(update=update)]]
-    cards = [commit(exchange, held_out.task, lessons, (held_out.seed, repeat), journal, stage) for repeat in range(held_out.repeats)]
+    try:
+        cards = [commit(exchange, held_out.task, lessons, (held_out.seed, repeat), journal, stage) for repeat in range(held_out.repeats)]
+    except InnerLoopFailed as error:
+        return [str(error)] * len(contexts)
     changes = [{lesson.context.id: change for lesson, change in zip(lessons, card.changes, strict=True)} for card in cards]
     share = len(contexts) * len(cards)
     return [
@@ -149,36 +173,26 @@ def learn_together(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: s
     ]
 
 
-def match(edits: Edits, learned: Row, together: bool) -> Edits:
-    """Give self-edits the compute of what was learned: as many trained tokens, each context its own or all of them in sum."""
-    tokens = [effect.trained_tokens if isinstance(effect, Effect) else 0.0 for effect in learned]
+def match(edits: Edits, learned: Row, together: bool) -> list[list[SelfEdit]]:
+    """Give self-edits the compute of what was learned: as many trained tokens, each context its own or all of them in sum.
+
+    Where nothing was learned, there is no self-edit either.
+    """
+    tokens = [round(effect.trained_tokens) if isinstance(effect, Effect) else 0 for effect in learned]
     tokens = [sum(tokens)] * len(tokens) if together else tokens
     return [
-        [edit.model_copy(update={"update": Update(tokens=round(count))}) if count >= 1 else edit for edit in own]
+        [edit.model_copy(update={"update": Update(tokens=count)}) for edit in own] if count else []
         for own, count in zip(edits, tokens, strict=True)
     ]
 
 
-def read_in_context(exchange: Exchange, held_out: HeldOut, rows: Mapping[str, Row], stage: str, journal: Journal) -> Row:
+def read_in_context(exchange: Exchange, held_out: HeldOut, base: Sequence[Outcomes], stage: str, journal: Journal) -> Row:
     """The untouched student with the passage in view: what could be known from it."""
     requests = [AskRequest(task=held_out.task, context=context, in_view=True) for context in held_out.contexts]
-    effects: list[Effect | Refusal | None] = []
-    for index, result in enumerate(ask(exchange, requests, stage, journal)):
-        if isinstance(result, Refusal):
-            effects.append(result)
-        else:
-            base = find_base(held_out.contexts[index], [row[index] for row in rows.values()])
-            effects.append(Effect(Change(base=base.base, adapted=(result.outcomes,))))
-    return effects
-
-
-def find_base(context: Context, effects: Row) -> Change:
-    """A change that has the untouched student's answers about a context."""
-    for effect in effects:
-        if isinstance(effect, Effect):
-            return effect.change
-    reasons = {effect.reason for effect in effects if isinstance(effect, Refusal)}
-    raise TutelageError(f"context {context.title!r} got no reward under any condition: {'; '.join(reasons) or 'no self-edit'}")
+    return [
+        result.reason if isinstance(result, Refusal) else Effect(Change(base=before, adapted=(result.outcomes,)))
+        for before, result in zip(base, ask(exchange, requests, stage, journal), strict=True)
+    ]
 
 
 def side_effects(held_out: HeldOut, index: int) -> list[Context]:

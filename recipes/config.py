@@ -153,6 +153,18 @@ class Compare(RecipeSettings):
     students: dict[str, StudentSettings] = field(default_factory=dict)
 
 
+def usable_baselines(settings: Compare) -> tuple[list[str], list[str]]:
+    """The baselines that a comparison can have of those asked for, and why not the others."""
+    wanted, left_out = list(settings.baselines), []
+    if "matched_paraphrase" in wanted and all(teacher.edits for teacher in settings.teachers.values()):
+        wanted.remove("matched_paraphrase")
+        left_out.append("matched_paraphrase is left out: no teacher is a model that could paraphrase")
+    if "other_context" in wanted and settings.passages == "together":
+        wanted.remove("other_context")
+        left_out.append("other_context is left out: one adapter learns all contexts together")
+    return wanted, left_out
+
+
 @dataclass
 class TransferTeacher(TeacherSettings):
     """A row of the matrix.

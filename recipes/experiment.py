@@ -13,8 +13,8 @@ from protocol.exchange import Exchange
 from protocol.journal import Journal
 from protocol.messages import Lesson, Update
 from recipes.adapt_student import describe_version, report_version
-from recipes.comparison import Scores, describe, measure_conditions, report_scores, table
-from recipes.conditions import Edits, HeldOut, try_conditions, write_edits, write_paraphrases
+from recipes.comparison import describe, report_student, table
+from recipes.conditions import Edits, HeldOut, Tried, try_conditions, write_edits, write_paraphrases
 from recipes.config import Experiment
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
@@ -40,7 +40,7 @@ def run(settings: Experiment, team: Team) -> Path:
         folder = stack.enter_context(RunFolder(settings, used, models, team))
         journal, grader = folder.journal, place_grader(team, settings)
         students = {name: stack.enter_context(open_student(team, own, grader, folder, deepspeed)) for name, own in wanted.items()}
-        scores: dict[str, list[Scores]] = {name: [] for name in students}
+        tried: dict[str, list[Tried]] = {name: [] for name in students}
         lasting: dict[str, Any] = {}
         trained_teachers: dict[str, Any] = {}
         for seed in settings.seeds:
@@ -58,19 +58,19 @@ def run(settings: Experiment, team: Team) -> Path:
                 "random_selection": write_edits(team, control.teacher, held_out, f"{at}/random_selection", journal),
                 "trained_teacher": write_edits(team, trained.teacher, held_out, f"{at}/trained_teacher", journal),
             }
-            paraphrases = write_paraphrases(team, {"untrained_teacher": settings.teacher}, held_out, at, journal)
+            paraphrases = None
+            if "matched_paraphrase" in settings.baselines:
+                paraphrases = write_paraphrases(team, {"untrained_teacher": settings.teacher}, held_out, at, journal)
             for name, exchange in students.items():
-                rows = try_conditions(exchange, held_out, edits, paraphrases, f"{at}/{name}", journal)
-                scores[name].append(measure_conditions(contexts, rows, "trained_teacher"))
+                tried[name].append(try_conditions(exchange, held_out, edits, paraphrases, f"{at}/{name}", journal))
             # A student keeps what the frozen teacher writes.
             if settings.lasting:
                 lasting[at] = keep_for_good(list(students.values())[-1], held_out, edits["trained_teacher"], settings, journal)
         parts: dict[str, Any] = {}
         for name, exchange in students.items():
-            parts[name] = {"student": exchange.describe().model_dump(), **report_scores(scores[name], "trained_teacher")}
-            parts[name]["by_seed"] = {
-                str(s): report_scores([one], "trained_teacher") for s, one in zip(settings.seeds, scores[name], strict=True)
-            }
+            parts[name] = {"student": exchange.describe().model_dump(), **report_student(contexts, tried[name], "trained_teacher")}
+            by_seed = zip(settings.seeds, tried[name], strict=True)
+            parts[name]["by_seed"] = {str(seed): report_student(contexts, [one], "trained_teacher") for seed, one in by_seed}
         report = folder.write_report(
             {
                 "recipe": settings.recipe,

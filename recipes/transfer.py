@@ -14,8 +14,9 @@ from rich import box
 from rich.table import Table
 
 from protocol.exchange import Exchange
-from recipes.comparison import measure_conditions
-from recipes.conditions import HeldOut, try_conditions, write_edits
+from protocol.messages import Context
+from recipes.comparison import find_graded, measure_conditions, take
+from recipes.conditions import HeldOut, Tried, try_conditions, write_edits
 from recipes.config import Transfer
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.plots import draw_matrix
@@ -48,9 +49,7 @@ def run(settings: Transfer, team: Team) -> Path:
             name: stack.enter_context(open_student(team, student, grader, folder, settings.distributed.deepspeed))
             for name, student in settings.students.items()
         }
-        accuracies: dict[str, dict[str, list[Sequence[float]]]] = {
-            name: {s: [] for s in students} for name in ("no_edit", *settings.teachers)
-        }
+        tried: dict[str, list[Tried]] = {name: [] for name in students}
         trained: dict[str, Any] = {}
         for seed in settings.seeds:
             at = f"seed-{seed}"
@@ -66,11 +65,8 @@ def run(settings: Transfer, team: Team) -> Path:
             held_out = HeldOut(domain, task, contexts, {}, [], (), settings.held_out_repeats, seed)
             edits = {name: write_edits(team, teacher, held_out, f"{at}/{name}", journal) for name, teacher in teachers.items()}
             for student, exchange in students.items():
-                rows = try_conditions(exchange, held_out, edits, None, f"{at}/{student}", journal)
-                scores = measure_conditions(contexts, rows, list(edits)[-1])
-                for condition, measured in scores.conditions.items():
-                    accuracies[condition][student].append(measured.accuracies)
-        matrix = {name: {s: mean_over_seeds(own) for s, own in row.items()} for name, row in accuracies.items()}
+                tried[student].append(try_conditions(exchange, held_out, edits, None, f"{at}/{student}", journal))
+        matrix = measure_matrix(contexts, tried, list(settings.teachers))
         told = report_matrix(settings, matrix)
         report = folder.write_report(
             {
@@ -86,6 +82,19 @@ def run(settings: Transfer, team: Team) -> Path:
         )
     show(settings, told, report)
     return report
+
+
+def measure_matrix(contexts: Sequence[Context], tried: Mapping[str, Sequence[Tried]], teachers: Sequence[str]) -> Matrix:
+    """Accuracy per context, mean over seeds, on contexts that have verdicts wherever there are answers."""
+    graded = find_graded([one for seeds in tried.values() for one in seeds])
+    scores = {
+        student: [measure_conditions([contexts[i] for i in graded], take(one, graded), teachers[-1]) for one in seeds]
+        for student, seeds in tried.items()
+    }
+    return {
+        name: {student: mean_over_seeds([own.conditions[name].accuracies for own in seeds]) for student, seeds in scores.items()}
+        for name in ("no_edit", *teachers)
+    }
 
 
 def mean_over_seeds(seeds: Sequence[Sequence[float]]) -> list[float]:

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from protocol.domain import Domain, Grader
-from protocol.errors import TutelageError
-from protocol.messages import Change, Context, Outcomes, Task, graded_twice
+from protocol.messages import Change, Context, Outcome, Outcomes, Task, graded_twice
+from protocol.processes import is_first_process
 
 
 def by_context(domain: Domain, contexts: Sequence[Context], answers: Sequence[str]) -> list[tuple[Context, Sequence[str]]]:
@@ -17,9 +17,13 @@ def by_context(domain: Domain, contexts: Sequence[Context], answers: Sequence[st
 def grade(resolve: Callable[[Task], tuple[Domain, Grader]], asked: Sequence[tuple[Task, Context, Sequence[str]]]) -> list[Outcomes]:
     """The outcomes of the answers about each context, in order.
 
+    Where several processes do the same together, the first asks the grader, and only what it returns is used.
+
     Args:
         resolve: The domain and the grader of a task.
     """
+    if not is_first_process():
+        return [tuple(Outcome(answer=answer, correct=None) for answer in answers) for _, _, answers in asked]
     graded: list[Outcomes] = [()] * len(asked)
     for task in {task: None for task, _, _ in asked}:
         domain, grader = resolve(task)
@@ -30,16 +34,13 @@ def grade(resolve: Callable[[Task], tuple[Domain, Grader]], asked: Sequence[tupl
     return graded
 
 
-def value(domain: Domain, change: Change, what: str) -> float:
+def value(domain: Domain, change: Change) -> float | None:
     """What a change pays: the mean over repeats, on questions that were graded both before and after.
 
-    Args:
-        what: The context and the grader, for the message.
-
-    Raises:
-        TutelageError: The grader failed on all answers of a repeat. That is nothing to pay for, which is not a reward of nothing.
+    Returns:
+        None if there are none in some repeat. That is nothing to pay for, which is not a reward of nothing.
     """
     pairs = [graded_twice(change.base, repeat) for repeat in change.adapted]
     if not all(base for base, _ in pairs):
-        raise TutelageError(f"no answer about {what} could be graded; see that the grader works")
+        return None
     return sum(domain.value(base, adapted) for base, adapted in pairs) / len(pairs)

@@ -33,6 +33,7 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
+from protocol.processes import is_first_process
 from student.answers import answer
 from student.base import FrozenBase, fingerprint
 from student.engines import choose_engine
@@ -79,6 +80,7 @@ class Student:
         self._deepspeed = deepspeed
         self._engine, why = choose_engine(self._base)
         self._settings, self._domains, self._graders, self._folder = settings, domains, graders, folder
+        self._base_answers: dict[tuple[str, str], list[str]] = {}
         self._base_outcomes: dict[tuple[str, str], Outcomes] = {}
         self._cohorts: list[Sequence[Job]] = []
         self._known: frozenset[str] = frozenset()
@@ -131,7 +133,7 @@ class Student:
     def score_cohort(self, number: int) -> list[Reward | Refusal]:
         """Train and ask one of the cohorts last arranged."""
         cohort = self._cohorts[number]
-        self._ask_base([(job.request.task, context) for job in cohort for context in job.contexts])
+        base = self._ask_base([(job.request.task, context) for job in cohort for context in job.contexts])
         results = iter(self._engine.run([loop for job in cohort for loop in job.loops]))
         scored = [(job, [next(results) for _ in job.loops]) for job in cohort]
         wanted = [(job, own) for job, own in scored if job.id not in self._known]
@@ -143,7 +145,7 @@ class Student:
             for context, answers in by_context(job.domain, job.contexts, result.answers)
         ]
         outcomes = iter(grade(self._resolve, asked))
-        return [self._reward(job, own, outcomes) for job, own in wanted]
+        return [self._reward(job, own, outcomes, base) for job, own in wanted]
 
     def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
         """The untouched base's answers, context by context, so that they do not depend on which others are asked."""
@@ -158,9 +160,12 @@ class Student:
             check_prompts(self._base, prompts, domain.answer_tokens)
         except InnerLoopFailed as error:
             return Refusal(key=key, request=request.id, reason=str(error))
-        with self._base.without_adapter():
-            answers = self._answer(self._base, prompts, domain)
-        (outcomes,) = grade(self._resolve, [(request.task, request.context, answers)])
+        if request.in_view:
+            with self._base.without_adapter():
+                answers = self._answer(self._base, prompts, domain)
+            (outcomes,) = grade(self._resolve, [(request.task, request.context, answers)])
+        else:
+            (outcomes,) = self._ask_base([(request.task, request.context)]).values()
         return Answers(key=key, request=request.id, student=self._card.fingerprint, outcomes=outcomes)
 
     def _prepare(self, request: RewardRequest) -> Job:
@@ -176,21 +181,31 @@ class Student:
             loops.append(replace(loop, prompts=prompts, answer_tokens=domain.answer_tokens))
         return Job(request, request.id, domain, grader, tuple(loops))
 
-    def _reward(self, job: Job, results: Sequence[Adapted | InnerLoopFailed], outcomes: Iterator[Outcomes]) -> Reward | Refusal:
+    def _reward(
+        self,
+        job: Job,
+        results: Sequence[Adapted | InnerLoopFailed],
+        outcomes: Iterator[Outcomes],
+        base_outcomes: Mapping[tuple[str, str], Outcomes],
+    ) -> Reward | Refusal:
         """Of one job: what came of its inner loops. `outcomes` yields those of every loop that was asked, context by context."""
         trained = [result for result in results if isinstance(result, Adapted)]
         adapted = [[next(outcomes) for _ in job.contexts] for _ in trained]
         if failed := next((result for result in results if isinstance(result, InnerLoopFailed)), None):
             return self._refuse(job.request, failed)
-        base = [self._base_outcomes[context.id, job.request.task.id] for context in job.contexts]
+        base = [base_outcomes[context.id, job.request.task.id] for context in job.contexts]
         changes = [Change(base=base[i], adapted=tuple(repeat[i] for repeat in adapted)) for i in range(len(base))]
+        paid = value(job.domain, changes[0])
+        if paid is None:
+            reason = f"{job.grader.name} gave no verdict on any answer about {job.request.context.title!r}"
+            return Refusal(key=measurement_key(self._card, job.request), request=job.id, reason=reason, ungraded=True)
         return Reward(
             key=measurement_key(self._card, job.request),
             request=job.id,
             context=job.request.context.id,
             edit=job.request.edit.id,
             student=self._card.fingerprint,
-            value=value(job.domain, changes[0], f"{job.request.context.title!r} by {job.grader.name}"),
+            value=paid,
             change=changes[0],
             probes=tuple(changes[1:]),
             gained=changes[0].gained,
@@ -207,7 +222,7 @@ class Student:
     def commit(self, request: CommitRequest) -> VersionCard:
         """Train one adapter on all lessons, save it whole or not at all, and answer every context's questions.
 
-        All launched processes train it together. The version is a PEFT folder (or a merged model) named by the request, under the
+        All launched processes train it together. The version is a PEFT folder (or a merged model) named by student and request, under the
         student's folder; beside it are checkpoints, from which an update that was killed goes on.
         """
         with self._base_to_train() as base:
@@ -218,17 +233,16 @@ class Student:
         domain, _ = self._resolve(request.task)
         contexts = {lesson.context.id: lesson.context for lesson in request.lessons}
         check_prompts(base, [prompt for context in contexts.values() for prompt in domain.ask(context)], domain.answer_tokens)
-        self._ask_base([(request.task, context) for context in contexts.values()])
+        before = self._ask_base([(request.task, context) for context in contexts.values()])
         examples = [e for lesson in request.lessons for e in domain.expand(lesson.context, lesson.edit, request.seed)]
         updates = {lesson.edit.update for lesson in request.lessons}
         if len(updates) > 1:
             raise InnerLoopFailed(f"the lessons ask for {len(updates)} different updates; commit them one by one")
         plan = make_plan(updates.pop(), self._settings)
-        path = self._folder / f"version-{request.id[:8]}"
+        path = self._folder / f"version-{measurement_key(self._card, request)[:8]}"
         loop = prepare(base, examples, plan, request.seed, lessons=len(request.lessons))
         trained_tokens = Single(base).learn(loop, path.with_name(path.name + ".training"))
         after = dict(zip(contexts, self._ask(base, list(contexts.values()), request.task), strict=True))
-        before = {context: self._base_outcomes[context, request.task.id] for context in contexts}
         save_version(base, self._settings, path)
         return VersionCard(
             key=measurement_key(self._card, request),
@@ -236,7 +250,9 @@ class Student:
             parent=self._card.fingerprint,
             fingerprint=fingerprint(base.model, base.tokenizer),
             path=str(path),
-            changes=tuple(Change(base=before[own.context.id], adapted=(after[own.context.id],)) for own in request.lessons),
+            changes=tuple(
+                Change(base=before[own.context.id, request.task.id], adapted=(after[own.context.id],)) for own in request.lessons
+            ),
             seconds=time.perf_counter() - started,
             trained_tokens=trained_tokens,
         )
@@ -265,15 +281,23 @@ class Student:
                 raise InnerLoopFailed(f"{kind} {name} v{version} is asked for, but this student has {offered}")
         return self._domains[task.domain], self._graders[task.grader]
 
-    def _ask_base(self, asked: Sequence[tuple[Task, Context]]) -> None:
-        """The base model's answers, once per context: they do not depend on the edit, nor on which other contexts there are."""
-        new = {(context.id, task.id): (task, context) for task, context in asked if (context.id, task.id) not in self._base_outcomes}
-        answers = []
+    def _ask_base(self, asked: Sequence[tuple[Task, Context]]) -> dict[tuple[str, str], Outcomes]:
+        """The base model's answers, once per context: they do not depend on the edit, nor on which other contexts there are.
+
+        Returns:
+            By the ids of context and task.
+        """
+        wanted = {(context.id, task.id): (task, context) for task, context in asked}
         with self._base.without_adapter():
-            for task, context in new.values():
-                domain, _ = self._resolve(task)
-                answers.append((task, context, self._answer(self._base, domain.ask(context), domain)))
-        self._base_outcomes.update(zip(new, grade(self._resolve, answers), strict=True))
+            for key, (task, context) in wanted.items():
+                if key not in self._base_answers:
+                    domain, _ = self._resolve(task)
+                    self._base_answers[key] = self._answer(self._base, domain.ask(context), domain)
+        new = [key for key in wanted if key not in self._base_outcomes]
+        graded = dict(zip(new, grade(self._resolve, [(*wanted[key], self._base_answers[key]) for key in new]), strict=True))
+        if is_first_process():
+            self._base_outcomes |= graded
+        return {key: graded[key] if key in graded else self._base_outcomes[key] for key in wanted}
 
     def _ask(self, base: FrozenBase, contexts: Sequence[Context], task: Task) -> list[Outcomes]:
         """Ask the questions of all contexts in one go."""

@@ -165,7 +165,16 @@ def test_a_changed_recipe_is_refused_on_an_old_folder(
     assert "rounds was 1, is now 2" in capsys.readouterr().err
 
 
-EXPERIMENT = ["rounds=1", "contexts_per_round=2", "candidates=2", "seeds=[3,4]", "held_out.limit=2", "retention.limit=2", "lasting=2"]
+EXPERIMENT = [
+    "rounds=1",
+    "contexts_per_round=2",
+    "candidates=2",
+    "seeds=[3,4]",
+    "held_out.limit=2",
+    "retention.limit=2",
+    "lasting=2",
+    "finetune.epochs=1",
+]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from protocol.messages import (
     SelfEdit,
     Task,
     Update,
+    measurement_key,
 )
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
@@ -208,9 +209,9 @@ def test_a_lasting_update_gives_its_answers_again_in_a_fresh_process(llama: str,
     lessons = (Lesson(context=CONTEXT, edit=edit("Ada plays the harp.")), Lesson(context=PROBE, edit=edit("Bob plays the lute.")))
     request = CommitRequest(task=TASK, lessons=lessons, seed=3)
     for leftover in (".tmp", ".adapter"):  # of a commit that was killed half-way
-        (tmp_path / f"version-{request.id[:8]}{leftover}" / "x").mkdir(parents=True)
+        (tmp_path / f"version-{measurement_key(student.describe(), request)[:8]}{leftover}" / "x").mkdir(parents=True)
     card = student.commit(request)
-    assert [path.name for path in tmp_path.iterdir()] == [f"version-{request.id[:8]}"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"version-{measurement_key(student.describe(), request)[:8]}"]
     reported = [outcome.answer for change in card.changes for outcome in change.adapted[0]]
     assert reported != [outcome.answer for change in card.changes for outcome in change.base]
     prompts = [prompt for lesson in lessons for prompt in DOMAINS["knowledge"].ask(lesson.context)]
