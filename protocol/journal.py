@@ -79,7 +79,7 @@ class SelectionRecord(Message):
     """Which candidates the teacher is finetuned on.
 
     Attributes:
-        rewards: The mean reward of each context's candidates, where they were scored.
+        rewards: The mean reward of each context's candidates, where they were scored: of the repeats that all of them had.
         reliability: Of these rewards, if there were repeats.
         saved: Inner loops not run because a candidate had no chance any more.
     """
@@ -224,8 +224,10 @@ def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a journal.
 
     Raises:
-        InvalidInput: A line is not a record, or of a later version; names the file and the line.
+        InvalidInput: There is none; a line is not a record, or of a later version; names the file and the line.
     """
+    if not path.is_file():
+        raise InvalidInput(f"{path} does not exist, so there is no run to read; give a run folder")
     return (record for record, _ in _read_lines(path))
 
 
@@ -233,6 +235,8 @@ def _read_lines(path: Path) -> Iterator[tuple[Record, int]]:
     """Each record with the length of its line, in bytes."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return  # torn by a crash, or being written: it counts as never written
             try:
                 record = _RECORD.validate_json(line)
             except ValidationError as error:

@@ -40,7 +40,7 @@ def run(settings: AdaptStudent, team: Team) -> Path:
             for record in records
             if (edit := read_edit(record, domain, by_id[record.context]))
         ]
-        with open_student(team, settings.student, place_grader(team, settings), folder, settings.distributed.deepspeed) as exchange:
+        with open_student(team, settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
             card = commit(exchange, task, lessons, [settings.seed], journal)
@@ -92,7 +92,7 @@ def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: Domain)
             for prompt, question, old, new in zip(domain.ask(context), context.questions, change.base, change.adapted[0], strict=True)
         ],
     }
-    graded = [change for context, change in _by_context(card, lessons) if any(q.answers for q in context.questions)]
+    graded = [change for context, change in _by_context(card, lessons) if change.is_graded]
     if graded:
         before, after = [c.base_accuracy for c in graded], [c.adapted_accuracy for c in graded]
         rows = [row for row in report["answers"] if row["gold"]]

@@ -7,13 +7,14 @@ from protocol.errors import MalformedEdit
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord
 from protocol.messages import Context, Provenance, RewardRequest, SelfEdit, Task
+from recipes.domains.knowledge_files import clean
 
 MAX_JOURNALED_CHARACTERS = 200_000
 
 
 def record_candidate(domain: Domain, context: Context, text: str, stage: str, index: int, seed: int, style: str) -> CandidateRecord:
     """A candidate as it is journaled: whatever it is, it is kept, with the reason if it is no self-edit."""
-    text = text.encode("utf-8", errors="replace").decode()
+    text = clean(text)
     malformed = None
     try:
         domain.parse(text, context)

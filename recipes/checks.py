@@ -136,6 +136,7 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
         if unknown := [student for student in teacher.trained_for if student not in settings.students]:
             raise InvalidInput(f"teachers.{name}.trained_for has {unknown[0]!r}; it is one of {', '.join(settings.students)}")
         if teacher.is_trained_here:
+            check_config(settings.distributed.deepspeed, "distributed.deepspeed", teacher.dtype)
             _check_division(settings.finetune, settings.distributed.deepspeed, teacher, processes)
             load_data(settings.train, "train", questions=True, fetch=fetch)
             training += settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats * len(teacher.trained_for)
@@ -150,16 +151,18 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
 
 def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
     domain, _ = choose_task(settings)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.candidates > 0, fetch=fetch)
+    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.compared > 0, fetch=fetch)
     choose_style(settings.writer.style, domain, "writer.style")
     check_teacher(settings.writer, "writer", contexts, settings.samples, fetch=fetch)
     check_student(settings.student, "student", fetch=fetch)
     told = f"{settings.samples * len(contexts)} texts of questions on {len(contexts)} contexts"
-    if not settings.candidates:
+    if not settings.compared:
         return told
+    if settings.repeats < 2:
+        raise InvalidInput(f"repeats is {settings.repeats}, but comparing questions takes 2 at least; set repeats=2 or compared=0")
     choose_style(settings.teacher.style, domain)
-    check_teacher(settings.teacher, "teacher", contexts, settings.candidates, fetch=fetch)
-    return f"{told}, and {len(contexts) * settings.candidates * settings.repeats} inner loops to see how they rank self-edits"
+    check_teacher(settings.teacher, "teacher", contexts, settings.compared, fetch=fetch)
+    return f"{told}, and {len(contexts) * settings.compared * settings.repeats} inner loops to see how they rank self-edits"
 
 
 def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:

@@ -55,7 +55,7 @@ def run(settings: Compare, team: Team) -> Path:
             for test in tests
         ]
         students: dict[str, Any] = {}
-        grader = place_grader(team, settings)
+        grader = place_grader(team, settings, folder)
         for name, student in settings.students.items():
             with open_student(team, student, grader, folder, settings.distributed.deepspeed) as exchange:
                 tried = [

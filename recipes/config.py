@@ -6,13 +6,14 @@ A recipe file is YAML; its `recipe:` key says which class below reads it and whi
 import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from protocol.errors import InvalidInput
+from recipes.graders.address import refuse_secrets
 from recipes.graders.settings import JudgeSettings
 from student.settings import StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
@@ -208,13 +209,13 @@ class WriteQuestions(RecipeSettings):
     Attributes:
         samples: How many texts of questions are sampled per context.
         student: Answers with the passage in view and without; a question stays if only the former agrees with what was written.
-        candidates: Where contexts have real questions, so many self-edits of `teacher` per context are scored by both, to see how
-            well the written ones rank them; 0 does not.
+        compared: Where contexts have real questions, so many self-edits of `teacher` per context are scored by both, to see how well
+            the written ones rank them; 0 does not. It takes at least two `repeats`: what is chosen by one is measured on another.
     """
 
     seed: int = 0
     samples: int = 1
-    candidates: int = 0
+    compared: int = 0
     contexts: DataSettings = field(default_factory=DataSettings)
     writer: TeacherSettings = field(default_factory=TeacherSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
@@ -346,6 +347,7 @@ def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
         raise InvalidInput(f"{path}: {_first_line(error)}") from error
     assert isinstance(settings, RecipeSettings)
     settings.name = settings.name or path.stem
+    refuse_secrets(settings.judge)
     _check_values(settings, str(path))
     return settings
 
@@ -363,14 +365,17 @@ def _load_yaml(path: Path, extended_by: tuple[Path, ...] = ()) -> DictConfig:
         raise InvalidInput(f"{path} has no key 'recipe'; it is one of {', '.join(RECIPES)}")
     if "extends" not in content:
         return content
-    parent = path.parent / str(content.pop("extends"))
+    extended = content.pop("extends")
+    if not isinstance(extended, str):
+        raise InvalidInput(f"{path}: extends is {extended!r}; give the file that it extends, from its own folder")
+    parent = path.parent / extended
     if path.resolve() in extended_by:
         raise InvalidInput(f"{path} extends itself, by way of {parent}; let one of them stand alone")
     base = _load_yaml(parent, (*extended_by, path.resolve()))
     base.pop("name", None)
     if "recipe" in content and content["recipe"] != base["recipe"]:
         raise InvalidInput(f"{path}: recipe is {content['recipe']!r}, but it extends {parent}, whose recipe is {base['recipe']!r}")
-    return cast(DictConfig, OmegaConf.merge(base, content))
+    return _merge(base, content, str(path))
 
 
 def _override(merged: DictConfig, overrides: list[str]) -> DictConfig:
@@ -394,8 +399,12 @@ def load_judge(overrides: list[str]) -> JudgeSettings:
     Raises:
         InvalidInput: Names the key, the value and the remedy.
     """
+    strange = [override for override in overrides if not override.startswith("judge.")]
+    if strange:
+        raise InvalidInput(f"{strange[0]!r} is no setting of a judge, such as judge.model=FOLDER")
     recipe = OmegaConf.to_object(_override(OmegaConf.structured(RecipeSettings), overrides))
     assert isinstance(recipe, RecipeSettings)
+    refuse_secrets(recipe.judge)
     return recipe.judge
 
 
@@ -413,8 +422,8 @@ def _merge(base: DictConfig, content: Any, place: str) -> DictConfig:
         node = OmegaConf.select(base, parent) if parent else base
         known = list(node) if isinstance(node, DictConfig) else list(StudentSettings.__dataclass_fields__)
         raise InvalidInput(f"{place}: unknown key {key!r}; {_did_you_mean(last, [str(k) for k in known])}") from error
-    except OmegaConfBaseException as error:
-        where = f"{error.full_key}: " if error.full_key else ""
+    except (OmegaConfBaseException, TypeError) as error:
+        where = f"{error.full_key}: " if isinstance(error, OmegaConfBaseException) and error.full_key else ""
         raise InvalidInput(f"{place}: {where}{_first_line(error)}") from error
     assert isinstance(merged, DictConfig)
     return merged
@@ -443,7 +452,7 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must be at least 1")
         if item.name in _ABOVE_ZERO and not 0 < value < float("inf"):
             raise InvalidInput(f"{place}: {key} is {value}; it must be above 0")
-        if item.name in ("seed", "closed_book_weight", "lasting") and value < 0:
+        if item.name in ("seed", "closed_book_weight", "lasting", "compared") and value < 0:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
         if item.name == "baselines" and (strange := [name for name in value if name not in BASELINES]):
             raise InvalidInput(f"{place}: {key} has {strange[0]!r}; {_did_you_mean(strange[0], list(BASELINES))}")

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Final
 
 from protocol.messages import Context
-from recipes.config import AdaptStudent, Compare, Experiment, LoopSettings, RecipeSettings, TrainTeacher, Transfer, WriteQuestions
+from recipes.config import (
+    AdaptStudent,
+    Compare,
+    Experiment,
+    LoopSettings,
+    RecipeSettings,
+    TrainTeacher,
+    Transfer,
+    WriteQuestions,
+    usable_baselines,
+)
 from student.settings import StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
 
@@ -97,12 +107,12 @@ def list_phases(settings: RecipeSettings, sizes: Mapping[str, Sizes]) -> list[Ph
             size, loops = sizes["contexts"], settings.repeats if settings.use == "best" else 0
             pieces = size.contexts * settings.candidates
             scored = _learn(settings.student, size, pieces * loops) if loops else []
-            return [_write(settings.teacher, size, pieces), *scored, *_learn(settings.student, size, pieces)]
+            return [*_write(settings.teacher, size, pieces), *scored, *_learn(settings.student, size, pieces)]
         case WriteQuestions():
             size = sizes["contexts"]
-            pieces, loops = size.contexts * settings.samples, size.contexts * settings.candidates
-            scored = [_write(settings.teacher, size, loops), *_learn(settings.student, size, loops * settings.repeats)] if loops else []
-            return [_write(settings.writer, size, pieces), _answer(settings.student, size, 2 * pieces), *scored]
+            pieces, loops = size.contexts * settings.samples, size.contexts * settings.compared
+            scored = [*_write(settings.teacher, size, loops), *_learn(settings.student, size, loops * settings.repeats)] if loops else []
+            return [*_write(settings.writer, size, pieces), _answer(settings.student, size, 2 * pieces), *scored]
     return []
 
 
@@ -110,7 +120,7 @@ def _training(
     loop: LoopSettings, teacher: TeacherSettings, finetune: FinetuneSettings, students: Sequence[StudentSettings], size: Sizes, repeats: int
 ) -> Iterator[Phase]:
     used = loop.rounds * min(loop.contexts_per_round, size.contexts)
-    yield _write(teacher, size, used * loop.candidates)
+    yield from _write(teacher, size, used * loop.candidates)
     for student in students:
         yield from _learn(student, size, used * loop.candidates * repeats)
     kept = used * min(loop.keep_per_context, loop.candidates)
@@ -125,7 +135,7 @@ def _experiment(settings: Experiment, sizes: Mapping[str, Sizes]) -> Iterator[Ph
     for _ in range(seeds):
         yield from _training(settings, settings.teacher, settings.finetune, [settings.student], sizes["train"], settings.repeats)
         yield from _training(settings, settings.teacher, settings.finetune, [], sizes["train"], settings.repeats)
-        yield _write(settings.teacher, held_out, held_out.contexts * (3 + ("matched_paraphrase" in settings.baselines)))
+        yield from _write(settings.teacher, held_out, held_out.contexts * (3 + ("matched_paraphrase" in settings.baselines)))
         for student in [settings.student] + ([settings.new_student] if settings.new_student.model else []):
             yield from _learn(student, held_out, held_out.contexts * learned * settings.held_out_repeats)
 
@@ -137,25 +147,29 @@ def _transfer(settings: Transfer, sizes: Mapping[str, Sizes]) -> Iterator[Phase]
             if teacher.is_trained_here:
                 own = [settings.students[name] for name in teacher.trained_for]
                 yield from _training(settings, teacher, settings.finetune, own, sizes["train"], settings.repeats)
-            yield _write(teacher, held_out, held_out.contexts)
+            yield from _write(teacher, held_out, held_out.contexts)
         for student in settings.students.values():
             yield from _learn(student, held_out, held_out.contexts * len(settings.teachers) * settings.held_out_repeats)
 
 
 def _compare(settings: Compare, size: Sizes) -> Iterator[Phase]:
-    learned = len(settings.teachers) + sum(name != "in_context" for name in settings.baselines)
+    baselines, _ = usable_baselines(settings)
+    learned = len(settings.teachers) + sum(name != "in_context" for name in baselines)
+    written = size.contexts * settings.candidates
     for _ in settings.seeds:
         for teacher in settings.teachers.values():
-            if not teacher.edits:
-                yield _write(teacher, size, size.contexts * settings.candidates)
+            yield from _write(teacher, size, written)
+        if "matched_paraphrase" in baselines:
+            yield from _write(next(teacher for teacher in settings.teachers.values() if not teacher.edits), size, written)
         for student in settings.students.values():
-            yield from _learn(student, size, size.contexts * settings.candidates * learned * settings.repeats)
+            yield from _learn(student, size, written * learned * settings.repeats)
 
 
-def _write(teacher: TeacherSettings, size: Sizes, pieces: float) -> Phase:
-    written = pieces * min(size.edit_tokens, teacher.max_new_tokens)
-    read = pieces * size.passage_tokens
-    return Phase("writing", "teacher", teacher.model, teacher.dtype, pieces, read=read, written=written, together=teacher.batch_size)
+def _write(teacher: TeacherSettings, size: Sizes, pieces: float) -> list[Phase]:
+    """Nothing, if the teacher is a file."""
+    written, read = pieces * min(size.edit_tokens, teacher.max_new_tokens), pieces * size.passage_tokens
+    phase = Phase("writing", "teacher", teacher.model, teacher.dtype, pieces, read=read, written=written, together=teacher.batch_size)
+    return [] if teacher.edits else [phase]
 
 
 def _learn(student: StudentSettings, size: Sizes, pieces: float) -> list[Phase]:

@@ -38,7 +38,7 @@ def run(settings: Experiment, team: Team) -> Path:
     deepspeed = settings.distributed.deepspeed
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(settings, used, models, team))
-        journal, grader = folder.journal, place_grader(team, settings)
+        journal, grader = folder.journal, place_grader(team, settings, folder)
         students = {name: stack.enter_context(open_student(team, own, grader, folder, deepspeed)) for name, own in wanted.items()}
         tried: dict[str, list[Tried]] = {name: [] for name in students}
         lasting: dict[str, Any] = {}

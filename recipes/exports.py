@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import ValidationError
+
 from protocol.domain import Domain, Grader
 from protocol.errors import InvalidInput, MalformedEdit
 from protocol.files import write_text
 from protocol.journal import CandidateRecord, RewardRecord, read_records
-from protocol.messages import Context, Question, Reward
+from protocol.messages import Context, Outcome, Question, Reward
 from recipes.candidates import read_edit
-from recipes.domains.knowledge_files import read_jsonl
-from recipes.domains.written import Written, read_written
+from recipes.domains.knowledge_files import clean, read_jsonl
+from recipes.domains.written import read_written
 from recipes.run_folder import read_contexts
 from teacher.selection import keep_best
 
@@ -21,36 +23,61 @@ What = Literal["sft", "messages", "dataset"]
 WHAT = get_args(What)
 
 
-def export_run(folder: Path, what: What, best_of: int | None, output: Path, domain: Domain) -> int:
+def export_run(folder: Path, what: What, best_of: int | None, stage: str, output: Path, domain: Domain) -> tuple[int, int]:
     """Write a run's scored candidates as rows.
 
     Args:
         what: `sft` writes TRL's `prompt`/`completion` rows as JSONL, `messages` conversations, `dataset` a `datasets` folder that has
             the reward and its parts as well.
-        best_of: Keep so many of each context and stage, by mean reward; ties keep the earlier. None keeps all.
+        best_of: Keep so many of each context and stage, by mean reward; ties keep the earlier. None keeps all. One that was given up
+            after fewer repeats than others is not among the best.
+        stage: Only of stages that begin so.
 
     Returns:
-        How many rows were written.
+        How many rows were written, and how many were left out because their prompt is not known.
     """
     contexts = read_contexts(folder)
-    scored = list(_scored(folder, contexts, domain))
+    scored = [(c, reward) for c, reward in _scored(folder, contexts, domain) if c.stage.startswith(stage)]
     if not scored:
-        raise InvalidInput(f"{folder} has no self-edit with a reward, so there is nothing to export")
+        raise InvalidInput(
+            f"{folder} has no self-edit with a reward{f' in a stage {stage!r}' * bool(stage)}, so there is nothing to export"
+        )
     if best_of is not None:
-        rewards = [reward.value for _, reward in scored]
-        scored = keep_best(scored, rewards, best_of, context_of=lambda pair: f"{pair[0].stage}/{pair[0].context}")
-    rows = [_row(candidate, reward, contexts[candidate.context], domain, what) for candidate, reward in scored]
+        scored = _best(scored, best_of)
+    rows = [_row(c, reward, contexts[c.context], domain, what) for c, reward in scored if c.style in domain.styles]
     if what == "dataset":
-        import datasets
-
-        datasets.Dataset.from_list(rows).save_to_disk(str(output))
+        _save_dataset(rows, output)
     else:
         write_jsonl(output, rows)
-    return len(rows)
+    return len(rows), len(scored) - len(rows)
+
+
+def _best(scored: Sequence[tuple[CandidateRecord, Reward]], best_of: int) -> list[tuple[CandidateRecord, Reward]]:
+    repeats: dict[str, int] = {}
+    for candidate, reward in scored:
+        repeats[_group(candidate)] = max(repeats.get(_group(candidate), 0), len(reward.seeds))
+    whole = [(candidate, reward) for candidate, reward in scored if len(reward.seeds) == repeats[_group(candidate)]]
+    return keep_best(whole, [reward.value for _, reward in whole], best_of, context_of=lambda pair: _group(pair[0]))
+
+
+def _group(candidate: CandidateRecord) -> str:
+    return f"{candidate.stage}/{candidate.context}"
+
+
+def _save_dataset(rows: list[dict[str, Any]], output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InvalidInput(f"{output} is there already; give --out a new folder")
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset.from_list(rows).save_to_disk(str(output))
+    except OSError as error:
+        raise InvalidInput(f"{output} cannot be written: {error.strerror}; choose another --out") from error
 
 
 def _scored(folder: Path, contexts: dict[str, Context], domain: Domain) -> Iterator[tuple[CandidateRecord, Reward]]:
-    """Candidates that are self-edits, each with the mean of its rewards from all students and repeats."""
+    """Candidates that are self-edits, each with the mean of its rewards from all students and repeats, and all their seeds."""
     candidates: list[CandidateRecord] = []
     rewards: dict[tuple[str, str], list[Reward]] = {}
     for record in read_records(folder / "journal.jsonl"):
@@ -64,12 +91,13 @@ def _scored(folder: Path, contexts: dict[str, Context], domain: Domain) -> Itera
         edit = read_edit(candidate, domain, contexts[candidate.context])
         own = rewards.get((candidate.context, edit.id), []) if edit else []
         if own:
-            repeats = [reward.value for reward in own for _ in reward.seeds]
-            yield candidate, own[0].model_copy(update={"value": statistics.mean(repeats)})  # exact, so that ties stay ties
+            seeds = tuple(seed for reward in own for seed in reward.seeds)
+            mean = statistics.mean(reward.value for reward in own for _ in reward.seeds)  # exact, so that ties stay ties
+            yield candidate, own[0].model_copy(update={"value": mean, "seeds": seeds})
 
 
 def _row(candidate: CandidateRecord, reward: Reward, context: Context, domain: Domain, what: What) -> dict[str, Any]:
-    prompt = domain.prompt(context, candidate.style or domain.styles[0])
+    prompt = domain.prompt(context, candidate.style)
     if what == "messages":
         return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": candidate.text}]}
     row = {"prompt": prompt, "completion": candidate.text}
@@ -89,19 +117,15 @@ def expand_file(path: Path, output: Path, domain: Domain) -> int:
     rows: list[dict[str, Any]] = []
     for number, written in enumerate(read_written(path)):
         for index, text in enumerate(written.completions):
-            row = {"context": number, "completion": index, "sequences": _sequences(domain, written, text)}
-            rows.append(row)
-            malformed += not row["sequences"]
+            place = {"context": number, "completion": index}
+            try:
+                examples = domain.expand(written.context, domain.parse(text, written.context), 0)
+                rows.append({**place, "sequences": [example.prompt + example.completion for example in examples]})
+            except MalformedEdit as error:
+                rows.append({**place, "sequences": [], "malformed": str(error)})
+                malformed += 1
     write_jsonl(output, rows)
     return malformed
-
-
-def _sequences(domain: Domain, written: Written, text: str) -> list[str]:
-    try:
-        edit = domain.parse(text, written.context)
-    except MalformedEdit:
-        return []
-    return [example.prompt + example.completion for example in domain.expand(written.context, edit, 0)]
 
 
 def grade_file(path: Path, grader: Grader, output: Path) -> dict[str, float]:
@@ -135,9 +159,10 @@ def _read_row(row: Any, place: str) -> tuple[Question, str]:
                 f"{place}: {name} is {value!r:.80}; it must be {'a text or a list of texts' if name == 'gold' else 'a text'}"
             )
     try:
-        return Question(text=row["question"], answers=tuple(gold for gold in golds or [] if gold.strip())), row["answer"]
-    except ValueError as error:
-        raise InvalidInput(f"{place}: {str(error).splitlines()[2].strip()}") from error
+        question = Question(text=clean(row["question"]), answers=tuple(clean(gold) for gold in golds or [] if gold.strip()))
+        return question, Outcome(answer=clean(row["answer"]), correct=None).answer
+    except ValidationError as error:
+        raise InvalidInput(f"{place}: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}; shorten it") from error
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from protocol.errors import InvalidInput
 from recipes.config import load_judge
 from recipes.domains import DOMAINS
-from recipes.graders import open_grader
-from recipes.inputs import choose_style
+from recipes.graders import check_grader, open_grader
+from recipes.inputs import check_model, choose_style
 from recipes.reliability import describe_reliability
 
 
@@ -23,10 +23,11 @@ def add_file_commands(commands: Any) -> None:
     what = "prompt/completion rows, chat messages, or a datasets folder with rewards"
     export.add_argument("--what", choices=("sft", "messages", "dataset"), default="sft", help=what)
     export.add_argument("--best-of", type=int, metavar="N", help="keep the N best of each context by reward; without it, all")
+    export.add_argument("--stage", default="", metavar="TEXT", help="only of stages that begin so, such as seed-0/trained_teacher/round-1")
     export.add_argument("--out", type=Path, required=True, metavar="FILE")
     expand = commands.add_parser("expand", help="write the training sequences of every completion in a file")
     expand.add_argument("file", type=Path, help="contexts with completions, such as iter0_train.json")
-    expand.add_argument("--style", default="", help="the prompt style they were written to; without it, the first")
+    expand.add_argument("--style", default="", help="the prompt style they answer; a text itself shows how it is split")
     expand.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
     grade = commands.add_parser("grade", help="grade rows of question, gold and answer")
     grade.add_argument("file", type=Path, help="JSONL; gold is a text or a list of texts")
@@ -55,8 +56,9 @@ def export_folder(options: argparse.Namespace, rest: Sequence[str]) -> str:
 
     if options.best_of is not None and options.best_of < 1:
         raise InvalidInput(f"--best-of is {options.best_of}; it must be at least 1")
-    rows = export_run(options.run, options.what, options.best_of, options.out, DOMAINS["knowledge"])
-    return f"{rows} rows: {options.out}"
+    rows, unknown = export_run(options.run, options.what, options.best_of, options.stage, options.out, DOMAINS["knowledge"])
+    left_out = f"; {unknown} are left out, since their prompts are not published ones" if unknown else ""
+    return f"{rows} rows: {options.out}{left_out}"
 
 
 def expand_completions(options: argparse.Namespace, rest: Sequence[str]) -> str:
@@ -71,7 +73,11 @@ def expand_completions(options: argparse.Namespace, rest: Sequence[str]) -> str:
 def grade_rows(options: argparse.Namespace, rest: Sequence[str]) -> str:
     from recipes.exports import grade_file
 
-    graded = grade_file(options.file, open_grader(options.grader, load_judge([*options.overrides, *rest])), options.out)
+    judge = load_judge([*options.overrides, *rest])
+    check_grader(options.grader, judge)
+    if options.grader == "judge" and judge.base_url is None:
+        check_model(judge.model, "judge.model", judge.revision, kind="either")
+    graded = grade_file(options.file, open_grader(options.grader, judge), options.out)
     missing = f", {graded['missing']} verdicts missing" if graded["missing"] else ""
     return f"{graded['graded']} of {graded['rows']} rows graded, {graded['correct']:.1%} correct{missing}: {options.out}"
 

@@ -71,21 +71,27 @@ def import_results(path: Path, folder: Path) -> dict[str, Any]:
     Raises:
         InvalidInput: The file is not such a file, or the folder is there already.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InvalidInput(f"{folder} is not empty; give --run a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput(f"{folder} is not empty, or no folder; give --run a new one")
     results = _read(path)
     rows = [
         (context, *row) for article in results.articles for context in [_context(article)] for row in _rows(path, results, article, context)
     ]
     contexts = list({context.id: context for context, _, _ in rows}.values())
-    folder.mkdir(parents=True, exist_ok=True)
+    scored = [(context.id, reward) for context, _, reward in rows if reward and reward.change.is_graded]
+    if not scored:
+        raise InvalidInput(f"{path} has no completion with a verdict before and after, so there is nothing to import")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{folder} cannot be made: {error.strerror}; give --run another") from error
     write_contexts(folder, contexts)
     journal = Journal(folder / "journal.jsonl")
     journal.append(RoundRecord(stage=STAGE, contexts=tuple(context.id for context in contexts)))
     journal.append(*(candidate for _, candidate, _ in rows))
-    journal.append(*(RewardRecord(stage=STAGE, result=reward) for _, _, reward in rows if reward))
+    journal.append(*(RewardRecord(stage=STAGE, result=reward) for _, reward in scored))
     journal.close()
-    report = {"imported": str(path), **_report(contexts, [(context.id, reward) for context, _, reward in rows if reward])}
+    report = {"imported": str(path), **_report(contexts, scored)}
     write_json(folder / "report.json", report)
     return report
 
@@ -178,5 +184,5 @@ def _report(contexts: Sequence[Context], rewards: Sequence[tuple[str, Reward]]) 
         "gain": difference(after, before),
         "answers_gained": sum(reward.gained for _, reward in rewards),
         "answers_lost": sum(reward.lost for _, reward in rewards),
-        "reliability": estimate_reliability([[reward.change.accuracies for reward in own] for own in grouped]),
+        "reliability": estimate_reliability([[reward.change.accuracies for reward in own] for own in grouped], common_seeds=False),
     }

@@ -1,7 +1,9 @@
 """How much of a reward is the self-edit's and how much is luck, and which candidates are worth another repeat.
 
-A repeat trains the same self-edit with another seed. One-way analysis of variance within contexts parts the variance of rewards into that
-between self-edits and that between repeats of one; their shares are the intraclass correlation (Shrout & Fleiss 1979, case 1).
+A repeat trains the same self-edit with another seed. Analysis of variance within contexts parts the variance of rewards into that between
+self-edits and that between repeats of one; their shares are the intraclass correlation. Where all self-edits of a context share the
+seed of a repeat (common random numbers), what the seed does to all of them alike is no noise, and is taken out first (Shrout & Fleiss
+1979, case 3; case 1 otherwise). Numbers of repeats may differ: sums of squares are fitted (Henderson's method III).
 """
 
 import math
@@ -18,11 +20,12 @@ Estimate = dict[str, float | int]
 _LEAST_VARIANCE = 1e-6
 
 
-def estimate_reliability(contexts: Sequence[Sequence[Repeats]], resamples: int = 2_000) -> Estimate | None:
+def estimate_reliability(contexts: Sequence[Sequence[Repeats]], *, common_seeds: bool, resamples: int = 2_000) -> Estimate | None:
     """Estimate how much of the rewards' variance within contexts is the self-edits'.
 
     Args:
         contexts: For each context its candidates' results, which may differ in number.
+        common_seeds: Whether the same repeat of a context's candidates has the same seed.
         resamples: Of contexts, for the 95% bootstrap interval.
 
     Returns:
@@ -30,7 +33,7 @@ def estimate_reliability(contexts: Sequence[Sequence[Repeats]], resamples: int =
         `low` and `high`; the standard deviations `between` self-edits and `within` one; `n` contexts. None where nothing was repeated, no
         context has two candidates, or nothing varies.
     """
-    parts = np.array([_sums(candidates) for candidates in contexts if candidates])
+    parts = np.array([_sums(candidates, common_seeds) for candidates in contexts if candidates])
     if not len(parts) or parts[:, 1].sum() == 0 or parts[:, 3].sum() == 0:
         return None
     counts = [len(repeats) for candidates in contexts for repeats in candidates]
@@ -61,14 +64,20 @@ def describe_reliability(estimate: Estimate) -> str:
     )
 
 
-def _sums(candidates: Sequence[Repeats]) -> tuple[float, float, float, float, float]:
+def _sums(candidates: Sequence[Repeats], common_seeds: bool) -> tuple[float, float, float, float, float]:
     """Of one context: squares and degrees of freedom between candidates and within them, and the weight of the variance between."""
-    counts, total = [len(repeats) for repeats in candidates], sum(map(len, candidates))
-    means = [statistics.fmean(repeats) for repeats in candidates]
-    mean = sum(count * own for count, own in zip(counts, means, strict=True)) / total
-    between = sum(count * (own - mean) ** 2 for count, own in zip(counts, means, strict=True))
-    within = sum((x - own) ** 2 for repeats, own in zip(candidates, means, strict=True) for x in repeats)
-    return between, len(counts) - 1, within, total - len(counts), total - sum(count**2 for count in counts) / total
+    results = np.array([x for repeats in candidates for x in repeats])
+    owners = np.repeat(np.arange(len(candidates)), [len(repeats) for repeats in candidates])
+    rounds = np.concatenate([np.arange(len(repeats)) for repeats in candidates]) if common_seeds else np.zeros(len(results), dtype=int)
+    by_candidate = (owners[:, None] == np.arange(len(candidates))).astype(float)
+    by_round = (rounds[:, None] == np.unique(rounds)).astype(float)
+    both = np.hstack([by_candidate, by_round])
+    without_rounds = np.eye(len(results)) - by_round @ np.linalg.pinv(by_round)
+    left = float(results @ without_rounds @ results)
+    within = float(results @ (results - both @ np.linalg.lstsq(both, results, rcond=None)[0]))
+    rank, rounds_rank = int(np.linalg.matrix_rank(both)), by_round.shape[1]
+    weight = float(np.trace(by_candidate.T @ without_rounds @ by_candidate))
+    return left - within, rank - rounds_rank, within, len(results) - rank, weight
 
 
 def _variances(sums: np.ndarray) -> tuple[float, float]:
@@ -119,16 +128,19 @@ def find_contenders(results: Sequence[Repeats], keep: int, repeats: int, give_up
 
 
 def guess_variances(contexts: Sequence[Sequence[Repeats]], questions: Sequence[int]) -> tuple[float, float]:
-    """Noise and the variance between self-edits, as far as a round has shown them.
+    """Noise and the variance between self-edits, as far as a round with common seeds has shown them.
 
     Before anything was repeated, noise is that of as many coins as a context has `questions`, which is an upper bound.
     """
-    repeated = [own for candidates in contexts for own in candidates if len(own) > 1]
-    if repeated:
-        noise = sum(statistics.variance(own) * (len(own) - 1) for own in repeated) / sum(len(own) - 1 for own in repeated)
+    scored = [([own for own in candidates if own], count) for candidates, count in zip(contexts, questions, strict=True) if any(candidates)]
+    if not scored:
+        return 0.0, 0.0
+    squares, freedom = np.array([_sums(candidates, common_seeds=True) for candidates, _ in scored]).sum(axis=0)[2:4]
+    if freedom:
+        noise = float(squares / freedom)
     else:
-        shares = [(statistics.fmean(own[0] for own in c if own), n) for c, n in zip(contexts, questions, strict=True) if any(c)]
-        noise = statistics.fmean(share * (1 - share) / count for share, count in shares)
-    firsts = [[own[0] for own in candidates if own] for candidates in contexts]
-    total = statistics.fmean(variances) if (variances := [statistics.variance(f) for f in firsts if len(f) > 1]) else 0.0
+        shares = [(statistics.fmean(own[0] for own in candidates), count) for candidates, count in scored]
+        noise = statistics.fmean(share * (1 - share) / max(1, count) for share, count in shares)
+    firsts = [[own[0] for own in candidates] for candidates, _ in scored if len(candidates) > 1]
+    total = statistics.fmean(statistics.variance(results) for results in firsts) if firsts else 0.0
     return noise, max(0.0, total - noise)

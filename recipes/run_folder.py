@@ -146,10 +146,14 @@ def _refuse_other_inputs(path: Path, inputs: Mapping[str, str]) -> None:
         )
 
 
+_DECIDE_NOTHING = {f"judge.{name}" for name in ("batch_size", "timeout", "retries", "cache", "max_missing")} | {"distributed.join_seconds"}
+"""Settings that may change while a run goes on: no figure depends on them."""
+
+
 def _refuse_changes(recipe: Path, settings: RecipeSettings) -> None:
     old = _flat(OmegaConf.to_container(OmegaConf.load(recipe)))
     new = _flat(OmegaConf.to_container(OmegaConf.structured(settings)))
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    changed = sorted(key for key in (old.keys() | new.keys()) - _DECIDE_NOTHING if old.get(key) != new.get(key))
     if changed:
         shown = "; ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in changed)
         raise InvalidInput(

@@ -36,18 +36,24 @@ class Scored:
     """What became of a candidate.
 
     Attributes:
-        accuracies: One per repeat, mean over students; empty where a student refused it.
-        rewards: One per student and wave of repeats, with the repeats of that wave.
+        accuracies: One per repeat, mean over students; empty where a student refused it or a grader failed.
+        waves: Of each wave of repeats, the mean reward over students, and how many repeats it had.
         running: Whether it may still be kept.
     """
 
     accuracies: list[float] = field(default_factory=list)
-    rewards: list[tuple[float, int]] = field(default_factory=list)
+    waves: list[tuple[float, int]] = field(default_factory=list)
     running: bool = True
 
-    def reward(self, floor: float) -> float:
-        """Mean over students and repeats; the floor for what is no self-edit."""
-        return sum(value * repeats for value, repeats in self.rewards) / sum(n for _, n in self.rewards) if self.rewards else floor
+    @property
+    def reward(self) -> float:
+        """Mean over its repeats."""
+        return sum(value * repeats for value, repeats in self.waves) / sum(repeats for _, repeats in self.waves)
+
+    @property
+    def first_reward(self) -> float | None:
+        """That of the first wave, which every candidate has: later ones go to the lucky. None if a grader failed."""
+        return self.waves[0][0] if self.waves else None
 
 
 def score_candidates(
@@ -63,9 +69,9 @@ def score_candidates(
     Returns:
         One per candidate, in order. What is no self-edit, or was refused by every student, is out of the running.
     """
-    by_id = {context.id: context for context in contexts}
+    by_id, floor = {context.id: context for context in contexts}, scoring.domain.floor
     edits = [read_edit(c, scoring.domain, by_id[c.context]) for c in candidates]
-    scored = [Scored(running=edit is not None) for edit in edits]
+    scored = [Scored() if edit else Scored(waves=[(floor, scoring.repeats)], running=False) for edit in edits]
     waves = [range(scoring.repeats)] if scoring.loop.give_up_below == 0 else [range(n, n + 1) for n in range(scoring.repeats)]
     for number, repeats in enumerate(waves, start=1):
         requests = [
@@ -75,8 +81,8 @@ def score_candidates(
         titles = {name: stage + (f" · {name}" if len(students) > 1 else "") for name in students}
         suffix = f" · repeat {number} of {len(waves)}" if len(waves) > 1 else ""
         answers = [score(student, requests, titles[name] + suffix, journal) for name, student in students.items()]
-        _tally(scored, requests, answers, scoring.domain.floor, len(repeats))
-        _report_refused(stage, requests, answers, scoring.domain.floor)
+        _tally(scored, requests, answers, floor, len(repeats))
+        _report_refused(stage, scored, answers)
         if number < len(waves):
             _give_up(scoring, contexts, candidates, scored)
     return scored
@@ -89,25 +95,28 @@ def _tally(
     floor: float,
     repeats: int,
 ) -> None:
+    """Add a wave. What a student refuses is paid the floor; where a grader failed there is nothing to pay, nor to keep."""
     for own, request, *results in zip(scored, requests, *answers, strict=True):
         if request is None:
             continue
-        own.rewards += [(result.value if isinstance(result, Reward) else floor, repeats) for result in results]
+        if any(isinstance(result, Refusal) and result.ungraded for result in results):
+            own.running, own.accuracies = False, []
+            continue
+        own.waves.append((statistics.fmean(result.value if isinstance(result, Reward) else floor for result in results), repeats))
         rewards = [result for result in results if isinstance(result, Reward)]
         if len(rewards) == len(results):
             own.accuracies += [statistics.fmean(each) for each in zip(*(reward.change.accuracies for reward in rewards), strict=True)]
-        if not rewards:
+        if not rewards and len(own.waves) == 1:
             own.running = False
 
 
-def _report_refused(
-    stage: str, requests: Sequence[RewardRequest | None], answers: Sequence[Sequence[Reward | Refusal | None]], floor: float
-) -> None:
-    refused = [result.reason for results in answers for result in results if isinstance(result, Refusal)]
-    if refused:
-        console.print(f"{stage}: {len(refused)} self-edits were refused and get the floor {floor}, such as: {refused[0]}")
-        if len(refused) == len(answers) * sum(request is not None for request in requests):
-            raise TutelageError(f"{stage}: all {len(refused)} self-edits were refused, so there is nothing to learn from")
+def _report_refused(stage: str, scored: Sequence[Scored], answers: Sequence[Sequence[Reward | Refusal | None]]) -> None:
+    refused = [result for results in answers for result in results if isinstance(result, Refusal)]
+    if not refused:
+        return
+    console.print(f"{stage}: {len(refused)} self-edits have no reward, such as: {refused[0].reason}")
+    if not any(own.running for own in scored):
+        raise TutelageError(f"{stage}: no self-edit has a reward, so there is nothing to learn from; the first reason: {refused[0].reason}")
 
 
 def _give_up(scoring: Scoring, contexts: Sequence[Context], candidates: Sequence[CandidateRecord], scored: Sequence[Scored]) -> None:
@@ -136,4 +145,4 @@ def group_by_context(candidates: Sequence[CandidateRecord], contexts: Sequence[C
 def reliability_of(scored: Sequence[Scored], candidates: Sequence[CandidateRecord], contexts: Sequence[Context]) -> Estimate | None:
     """How much of a round's rewards is the self-edits', from its repeats."""
     groups = group_by_context(candidates, contexts)
-    return estimate_reliability([[scored[i].accuracies for i in own if scored[i].accuracies] for own in groups])
+    return estimate_reliability([[scored[i].accuracies for i in own if scored[i].accuracies] for own in groups], common_seeds=True)

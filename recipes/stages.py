@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -44,11 +45,14 @@ TEXTS: Final = TypeAdapter(list[str])
 
 Batch = Sequence[tuple[Context, int]]
 """Candidates sampled at once: each is the so many'th of its context."""
+Styled = tuple[str, str]
+"""A candidate's text and the style of the prompt that it answers."""
 
 
-def place_grader(team: Team, recipe: RecipeSettings) -> Placed[Grader]:
-    """The recipe's grader, once in every process."""
-    return team.place(open_grader, recipe.grader or DOMAINS[recipe.domain].default_grader, recipe.judge)
+def place_grader(team: Team, recipe: RecipeSettings, folder: RunFolder) -> Placed[Grader]:
+    """The recipe's grader, once in every process; a judge keeps its verdicts in the run folder, so that none is asked for twice."""
+    judge = replace(recipe.judge, cache=recipe.judge.cache or str(folder.path / "verdicts"))
+    return team.place(open_grader, recipe.grader or DOMAINS[recipe.domain].default_grader, judge)
 
 
 @contextmanager
@@ -75,13 +79,12 @@ def write_candidates(
     wanted = [(context, index) for context in contexts for index in range(count)]
     batches = [wanted[start : start + teacher.batch_size] for start in range(0, len(wanted), teacher.batch_size)]
     missing = [batch for batch in batches if any((stage, c.id, i) not in journal.candidates for c, i in batch)]
-    style = choose_style(teacher.style, domain)
     with terminal.stage(f"{stage} · writing self-edits", len(wanted), len(wanted) - sum(map(len, missing))) as advance:
         for batch, seeds, texts in sample(team, teacher, domain, missing, seed):
             journal.append(
                 *(
                     record_candidate(domain, context, text, stage, index, s, style)
-                    for (context, index), text, s in zip(batch, texts, seeds, strict=True)
+                    for (context, index), (text, style), s in zip(batch, texts, seeds, strict=True)
                     if (stage, context.id, index) not in journal.candidates  # a crash may have left a part of a batch
                 )
             )
@@ -91,7 +94,7 @@ def write_candidates(
 
 def sample(
     team: Team, teacher: TeacherSettings, domain: Domain, batches: Sequence[Batch], seed: int
-) -> Iterator[tuple[Batch, list[int], list[str]]]:
+) -> Iterator[tuple[Batch, list[int], list[Styled]]]:
     """Share batches out; yields each with its seeds and texts, as they arrive. The teacher is loaded only if there are any."""
     if not batches:
         return
@@ -111,11 +114,11 @@ def sample(
         )
     pieces = [(policy, *piece) for piece in zip(prompts, seeds, strict=True)]
     for number, texts in team.share(Policy.sample, pieces, TEXTS):
-        yield batches[number], seeds[number], texts
+        yield batches[number], seeds[number], [(text, style) for text in texts]
     team.drop(policy)
 
 
-def _look_up(edits: str, batches: Sequence[Batch], seed: int) -> Iterator[tuple[Batch, list[int], list[str]]]:
+def _look_up(edits: str, batches: Sequence[Batch], seed: int) -> Iterator[tuple[Batch, list[int], list[Styled]]]:
     """The same from a file of self-edits: each seed begins with another."""
     contexts = {context.id: context for batch in batches for context, _ in batch}
     written = find_written(Path(edits), list(contexts.values()), 1, "teacher.edits")

@@ -78,7 +78,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     deepspeed = settings.distributed.deepspeed
     with (
         RunFolder(settings, {"contexts": contexts}, models, team) as folder,
-        open_student(team, settings.student, place_grader(team, settings), folder, deepspeed) as exchange,
+        open_student(team, settings.student, place_grader(team, settings, folder), folder, deepspeed) as exchange,
     ):
         scoring = Scoring(domain, task, settings, settings.repeats, settings.seed)
         outer = Outer(scoring, {"student": exchange}, settings.teacher, settings.finetune, deepspeed, settings.selection)
@@ -205,11 +205,10 @@ def select(
         kept = keep_random(pool, loop.keep_per_context, seed, context_of=lambda c: c.context)
         return SelectionRecord(stage=stage, rule="random", kept=tuple(c.candidate for c in kept))
     scored = score_candidates(scoring, outer.students, contexts, candidates, stage, journal)
-    rewards = [own.reward(scoring.domain.floor) for own in scored]
     running = [i for i, own in enumerate(scored) if own.running]
     kept = keep_best(
         [candidates[i] for i in running],
-        [rewards[i] for i in running],
+        [scored[i].reward for i in running],
         loop.keep_per_context,
         loop.minimum,
         context_of=lambda c: c.context,
@@ -218,11 +217,13 @@ def select(
     if reliability:
         console.print(f"{stage}: {describe_reliability(reliability)}")
     measured = [own for own in scored if own.accuracies]
+    groups = group_by_context(candidates, contexts)
+    firsts = [[reward for i in own if (reward := scored[i].first_reward) is not None] for own in groups]
     return SelectionRecord(
         stage=stage,
         rule="best",
         kept=tuple(c.candidate for c in kept),
-        rewards=tuple(statistics.fmean(rewards[i] for i in own) for own in group_by_context(candidates, contexts) if own),
+        rewards=tuple(statistics.fmean(values) for values in firsts if values),
         reliability=reliability,
         saved=len(outer.students) * sum(scoring.repeats - len(own.accuracies) for own in measured),
     )

@@ -44,7 +44,7 @@ def run(settings: Transfer, team: Team) -> Path:
         models |= teacher_models(teacher, f"teachers.{name}")
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(settings, {"train": training, "held_out": contexts}, models, team))
-        journal, grader = folder.journal, place_grader(team, settings)
+        journal, grader = folder.journal, place_grader(team, settings, folder)
         students: dict[str, Exchange] = {
             name: stack.enter_context(open_student(team, student, grader, folder, settings.distributed.deepspeed))
             for name, student in settings.students.items()

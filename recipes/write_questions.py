@@ -6,9 +6,10 @@ ones rank self-edits.
 """
 
 import json
+import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ def run(settings: WriteQuestions, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     started = time.perf_counter()
     domain, task = choose_task(settings)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.candidates > 0)
+    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.compared > 0)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.writer, "writer")}
-    if settings.candidates:
+    if settings.compared:
         models |= teacher_models(settings.teacher, "teacher")
     with (
         RunFolder(settings, {"contexts": contexts}, models, team) as folder,
-        open_student(team, settings.student, place_grader(team, settings), folder, settings.distributed.deepspeed) as exchange,
+        open_student(team, settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed) as exchange,
     ):
         journal = folder.journal
         if "questions" not in journal.rounds:
@@ -59,8 +60,8 @@ def run(settings: WriteQuestions, team: Team) -> Path:
             "questions_kept": sum(len(context.questions) for context in kept),
             "student": exchange.describe().model_dump(),
         }
-        if settings.candidates:
-            records = write_candidates(team, settings.teacher, domain, contexts, settings.candidates, settings.seed, "self-edits", journal)
+        if settings.compared:
+            records = write_candidates(team, settings.teacher, domain, contexts, settings.compared, settings.seed, "self-edits", journal)
             report["ranking"] = compare_rewards(exchange, domain, task, settings, contexts, kept, records, journal)
         report |= {"inner_loops": journal.inner_loops, "wall_seconds": round(time.perf_counter() - started, 1)}
         place = folder.write_report(report)
@@ -91,6 +92,8 @@ def filter_by_agreement(exchange: Exchange, task: Task, written: Sequence[Contex
     for number, context in enumerate(asked):
         seen, unseen = results[2 * number], results[2 * number + 1]
         if isinstance(seen, Refusal) or isinstance(unseen, Refusal):
+            reason = next(result.reason for result in (seen, unseen) if isinstance(result, Refusal))
+            console.print(f"context {context.title or context.passage[:40]!r} is left out: {reason}")
             continue
         agreed = zip(context.questions, seen.outcomes, unseen.outcomes, strict=True)
         questions = tuple(question for question, open_book, closed_book in agreed if open_book.correct and closed_book.correct is False)
@@ -129,34 +132,56 @@ def compare_rewards(
 
     Returns:
         `correlation`, Spearman's, mean over contexts in which both rewards differ between self-edits; and the real gain of `all`
-        self-edits, of those `chosen` by the written questions, and of the `best` there were.
+        self-edits, of those `chosen` by the written questions, and of the `best` by the real ones, each measured on other repeats than
+        it was chosen by.
     """
-    edits = [read_edit(record, domain, contexts[n // settings.candidates]) for n, record in enumerate(records)]
+    edits = [read_edit(record, domain, contexts[n // settings.compared]) for n, record in enumerate(records)]
     requests = []
     for n, edit in enumerate(edits):
-        number = n // settings.candidates
-        own = kept[number].model_copy(update={"passage": ""})
-        request = (
-            make_request(task, contexts[number], edit, settings.seed, range(settings.repeats), [own]) if edit and own.questions else None
-        )
-        requests.append(request)
+        context, own = contexts[n // settings.compared], kept[n // settings.compared].model_copy(update={"passage": ""})
+        asked = make_request(task, context, edit, settings.seed, range(settings.repeats), [own]) if edit and own.questions else None
+        requests.append(asked)
     results = score(exchange, requests, "self-edits", journal)
-    real: list[list[float]] = []
-    ours: list[list[float]] = []
-    for start in range(0, len(results), settings.candidates):
-        rewards = [result for result in results[start : start + settings.candidates] if isinstance(result, Reward)]
-        if len(rewards) > 1:
-            real.append([reward.value for reward in rewards])
-            ours.append([reward.probes[0].adapted_accuracy for reward in rewards])
-    if not real:
-        raise TutelageError("no context has two scored self-edits to rank; give more candidates or contexts")
-    correlations = [rho for a, b in zip(ours, real, strict=True) if (rho := rank_correlation(a, b)) is not None]
+    rewards = [result if isinstance(result, Reward) and result.probes[0].is_graded else None for result in results]
+    grouped = [[reward for reward in rewards[n : n + settings.compared] if reward] for n in range(0, len(rewards), settings.compared)]
+    ranked = [rank_by_half(own) for own in grouped if len(own) > 1]
+    if not ranked:
+        raise TutelageError("no context has two scored self-edits to rank; give more self-edits (compared) or contexts")
+    correlations = [one.correlation for one in ranked if one.correlation is not None]
     return {
         "correlation": summarize(correlations) if correlations else None,
-        "all": summarize([sum(values) / len(values) for values in real]),
-        "chosen": summarize([theirs[own.index(max(own))] for own, theirs in zip(ours, real, strict=True)]),
-        "best": summarize([max(values) for values in real]),
+        "all": summarize([one.all for one in ranked]),
+        "chosen": summarize([one.chosen for one in ranked]),
+        "best": summarize([one.best for one in ranked]),
     }
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """How the written questions rank one context's self-edits, and the real gain of those they choose."""
+
+    correlation: float | None
+    all: float
+    chosen: float
+    best: float
+
+
+def rank_by_half(rewards: Sequence[Reward]) -> Ranked:
+    """Rank by one half of the repeats, measure on the other, and the other way round.
+
+    What both kinds of questions were asked after the same training would agree by luck as well.
+    """
+    base = rewards[0].change.base_accuracy
+    real = [[accuracy - base for accuracy in reward.change.accuracies] for reward in rewards]
+    written = [reward.probes[0].accuracies for reward in rewards]
+    correlations, figures = [], []
+    for half in (0, 1):
+        by_written, by_real = ([statistics.fmean(own[half::2]) for own in results] for results in (written, real))
+        gains = [statistics.fmean(own[1 - half :: 2]) for own in real]
+        correlations.append(rank_correlation(by_written, gains))
+        figures.append((statistics.fmean(gains), gains[by_written.index(max(by_written))], gains[by_real.index(max(by_real))]))
+    known = [rho for rho in correlations if rho is not None]
+    return Ranked(statistics.fmean(known) if known else None, *(statistics.fmean(column) for column in zip(*figures, strict=True)))
 
 
 def describe_ranking(ranking: dict[str, Any]) -> str:
@@ -168,4 +193,4 @@ def describe_ranking(ranking: dict[str, Any]) -> str:
         else "rank correlation with real questions: no context in which both differ"
     )
     gains = ", ".join(f"{name} {ranking[name]['mean']:+.1%}" for name in ("all", "chosen", "best"))
-    return f"{told}\nreal gain of self-edits: {gains} ({ranking['chosen']['n']} contexts; chosen by the written questions)"
+    return f"{told}\nreal gain of self-edits: {gains} (chosen by the written questions, best by the real ones)"

@@ -8,6 +8,7 @@ import pytest
 from protocol.journal import RewardRecord, SelectionRecord, read_records
 from recipes.cli import main
 from recipes.domains.knowledge_files import load_contexts
+from recipes.tiny.source import load_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,7 +52,7 @@ def test_a_matrix_that_cannot_be_is_refused(tmp_path: Path, words: list[str], me
 
 
 def test_written_questions_rank_self_edits_and_reward_a_teacher(tmp_path: Path) -> None:
-    words = [f"runs={tmp_path}", "contexts.limit=8", "candidates=4"]
+    words = [f"runs={tmp_path}", "contexts.limit=6", "compared=3"]
     assert main(["run", "recipes/tiny/questions.yaml", *words]) == 0
     report = json.loads((tmp_path / "questions" / "report.json").read_text())
     assert report["questions_kept"] <= report["questions_written"]
@@ -61,6 +62,17 @@ def test_written_questions_rank_self_edits_and_reward_a_teacher(tmp_path: Path) 
     assert sum(len(context.questions) for context in contexts) == report["questions_kept"]
     words = [f"runs={tmp_path}", f"contexts.source={tmp_path / 'questions' / 'questions.jsonl'}", "contexts.limit=2"]
     assert main(["run", "recipes/tiny/train_teacher.yaml", *words, "rounds=1", "candidates=2", "finetune.epochs=1"]) == 0
+
+
+def test_questions_are_written_for_texts_that_have_none(tmp_path: Path) -> None:
+    (context, *_), _ = load_tiny("validation", 1)
+    (tmp_path / "biography.txt").write_text(context.passage)
+    words = [f"runs={tmp_path}", f"contexts.source={tmp_path / 'biography.txt'}", "compared=0", "name=plain"]
+    assert main(["run", "recipes/tiny/questions.yaml", *words]) == 0
+    report = json.loads((tmp_path / "plain" / "report.json").read_text())
+    assert 0 < report["questions_kept"] <= report["questions_written"]
+    assert "ranking" not in report
+    assert main(["run", "recipes/tiny/questions.yaml", *words[:2], "compared=2", "repeats=1"]) == 2
 
 
 def test_only_those_that_may_still_be_kept_are_repeated(tmp_path: Path) -> None:

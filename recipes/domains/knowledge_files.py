@@ -67,6 +67,11 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 raise InvalidInput(f"{path}, line {number} is not JSON: {error}; every line is one object {SHAPE}") from error
 
 
+def clean(text: str) -> str:
+    """Text that can be written again: half characters, which JSON can hold and UTF-8 cannot, become question marks."""
+    return text.encode("utf-8", errors="replace").decode()
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file, whatever it is."""
     text = read_text(path)
@@ -84,6 +89,9 @@ def _from_json(path: Path) -> Iterator[Context]:
     content = read_json(path)
     if isinstance(content, dict) and "data" in content:  # SQuAD v1.1 and v2.0
         yield from _from_squad(content["data"], path)
+    elif isinstance(content, dict) and isinstance(content.get("articles"), list):  # SEAL's result files
+        for index, article in enumerate(content["articles"]):
+            yield context_of(_with_questions(article), f"{path}, article {index}")
     elif isinstance(content, list):
         for index, row in enumerate(content):
             yield context_of(row, f"{path}, item {index}")
@@ -102,6 +110,15 @@ def _from_squad(articles: Any, path: Path) -> Iterator[Context]:
                 yield context_of(row, f"{path}, article {article.get('title', '?')!r}")
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"{path} is not SQuAD-shaped: {type(error).__name__} {error} (data > paragraphs > qas > answers)") from error
+
+
+def _with_questions(article: Any) -> Any:
+    """A result file has a context's questions beside each completion, once per repeat."""
+    try:
+        asked = article["completions"][0]["questions"]
+        return {**article, "questions": [question for question in asked if question.get("rep") == asked[0].get("rep")]}
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return article
 
 
 def _title(title: Any) -> Any:
@@ -182,7 +199,8 @@ def context_of(row: Any, place: str) -> Context:
     try:
         return Context(title=row.get("title", ""), passage=passage, questions=tuple(_question(q, place) for q in questions))
     except ValidationError as error:
-        raise InvalidInput(f"{place}: {_first(error)}; split what is longer") from error
+        remedy = "; split what is longer" if error.errors()[0]["type"] == "string_too_long" else ""
+        raise InvalidInput(f"{place}: {_first(error)}{remedy}") from error
 
 
 def _question(row: Any, place: str) -> Question:

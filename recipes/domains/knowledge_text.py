@@ -73,7 +73,7 @@ def training_sequence(title: str, text: str) -> str:
 def read_questions(text: str) -> list[Question]:
     """The questions with answers in a completion of the `self-qa` prompt, whose first number the prompt has written."""
     pairs = _QUESTION_AND_ANSWER.findall("Question 1: " + text)
-    return [Question(text=question.strip(), answers=(answer.strip(),)) for question, answer in pairs]
+    return [Question(text=question.strip(), answers=(answer.strip(),)) for question, answer in pairs if question.strip()]
 
 
 def split_completion(completion: str) -> list[str]:

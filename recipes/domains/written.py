@@ -11,7 +11,7 @@ from typing import Any
 
 from protocol.errors import InvalidInput
 from protocol.messages import Context
-from recipes.domains.knowledge_files import context_of, read_json, read_jsonl
+from recipes.domains.knowledge_files import clean, context_of, read_json, read_jsonl
 from recipes.domains.knowledge_text import read_prompt
 
 SHAPE = '{"title": str, "context": str, "completions": [str]} or {"prompt": str, "completion": str}'
@@ -49,8 +49,8 @@ def read_written(path: Path) -> list[Written]:
     return written
 
 
-def find_written(path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[str]]:
-    """What a file says about contexts, by their ids. Passages are compared, not titles or questions.
+def find_written(path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[tuple[str, str]]]:
+    """What a file says about contexts, by their ids: texts, each with the style of its prompt. Passages are compared, not titles.
 
     Args:
         count: How many texts each context needs.
@@ -59,9 +59,9 @@ def find_written(path: Path, contexts: Sequence[Context], count: int, key: str) 
     Raises:
         InvalidInput: The file says nothing about some context, or not enough.
     """
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, list[tuple[str, str]]] = {}
     for written in read_written(path):
-        texts.setdefault(_compared(written.context), []).extend(written.completions)
+        texts.setdefault(_compared(written.context), []).extend((text, written.style) for text in written.completions)
     missing = [context for context in contexts if len(texts.get(_compared(context), [])) < count]
     if missing:
         had = len(texts.get(_compared(missing[0]), []))
@@ -82,7 +82,7 @@ def _read(row: Any, place: str) -> Written:
         if read is None:
             raise InvalidInput(f"{place}: prompt {row['prompt'][:60]!r} is none of the published ones, so its passage is not known")
         style, title, passage = read
-        return Written(Context(title=title, passage=passage), (row["completion"],), style)
+        return Written(context_of({"title": title, "context": passage}, place), (clean(row["completion"]),), style)
     context = context_of(row, place)
     completions = row.get("completions")
     if not isinstance(completions, list):
@@ -92,4 +92,4 @@ def _read(row: Any, place: str) -> Written:
         if not isinstance(text, str):
             raise InvalidInput(f"{place}, completion {index} is {text!r:.80}; it must be a text")
     read = read_prompt(row["prompt"]) if isinstance(row.get("prompt"), str) else None
-    return Written(context, tuple(texts), read[0] if read else "")
+    return Written(context, tuple(clean(text) for text in texts), read[0] if read else "")

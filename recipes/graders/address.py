@@ -22,13 +22,28 @@ def check_endpoint(settings: JudgeSettings) -> None:
     url = _split(settings.base_url or "")
     if url is None or re.search(r"[^!-~]", url.netloc):
         raise InvalidInput("judge.base_url is no address of http or https; give one such as https://api.openai.com/v1, or null")
-    if "@" in url.netloc or url.query or url.fragment:
-        raise InvalidInput(
-            "judge.base_url has a user name, a password or a query in it; put the key into the variable of judge.api_key_env"
-        )
+    refuse_secrets(settings)
     if find_spec("openai") is None:
         raise InvalidInput("judge.base_url needs the openai client; pip install --editable '.[judge]', or set judge.base_url=null")
     find_key(settings)
+
+
+def refuse_secrets(settings: JudgeSettings) -> None:
+    """See that no key or password stands in the settings, whether they are used or not: they are printed and saved.
+
+    Raises:
+        InvalidInput: Without the value.
+    """
+    url = _split(settings.base_url or "")
+    if url and ("@" in url.netloc or url.query or url.fragment):
+        raise InvalidInput(
+            "judge.base_url has a user name, a password or a query in it; put the key into the variable of judge.api_key_env"
+        )
+    if settings.api_key_env and not _VARIABLE.fullmatch(settings.api_key_env):
+        raise InvalidInput(
+            "judge.api_key_env is not the name of an environment variable in capitals, such as OPENAI_API_KEY; if it is a key, take it "
+            "out of the recipe, put it into such a variable, and give its name"
+        )
 
 
 def _split(address: str) -> SplitResult | None:
@@ -44,11 +59,7 @@ def find_key(settings: JudgeSettings) -> str:
     variable, address = settings.api_key_env, settings.base_url
     if not variable:
         return ""
-    if not _VARIABLE.fullmatch(variable):
-        raise InvalidInput(
-            "judge.api_key_env is not the name of an environment variable in capitals, such as OPENAI_API_KEY; if it is a key, take it "
-            "out of the recipe, put it into such a variable, and give its name"
-        )
+    refuse_secrets(settings)
     key = os.environ.get(variable, "").strip()
     if not key and not _is_here(address or ""):
         raise InvalidInput(

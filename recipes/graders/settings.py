@@ -23,7 +23,7 @@ class JudgeSettings:
         batch_size: Answers judged at once: by a local model in one batch, by an endpoint in as many requests.
         timeout: Seconds that an endpoint may be silent in one request.
         retries: How often a request that failed is sent again, after 0.5 s, 1 s, 2 s and so on, or when the endpoint says.
-        cache: A folder that keeps verdicts for later runs, in `verdicts.jsonl`; empty keeps them for this run alone.
+        cache: A folder that keeps verdicts, in `verdicts.jsonl`; empty is the run folder's own.
         max_missing: Share of verdicts that may be missing; above it, of fifty or more, the run stops.
     """
 

@@ -1,13 +1,23 @@
 import pytest
 
 from protocol.errors import TutelageError
-from protocol.messages import Change, Context, Outcome, Question, Refusal
-from recipes.comparison import Measured, Scores, describe, describe_difference, measure, measure_conditions, rank, report_scores, table
-from recipes.conditions import Effect, find_base
+from protocol.messages import Change, Context, Outcome, Question
+from recipes.comparison import (
+    Measured,
+    Scores,
+    describe,
+    describe_difference,
+    measure,
+    measure_conditions,
+    rank,
+    report_scores,
+    report_student,
+    table,
+)
+from recipes.conditions import Effect, Tried
 
 ADA = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
 BOB = Context(title="Bob", passage="Bob plays the lute.", questions=(Question(text="What does Bob play?", answers=("lute",)),))
-REFUSED = Refusal(key="0" * 32, request="0" * 32, reason="training diverged")
 
 
 def effect(base: bool, adapted: bool | None, tokens: float = 10.0) -> Effect:
@@ -15,23 +25,37 @@ def effect(base: bool, adapted: bool | None, tokens: float = 10.0) -> Effect:
     return Effect(change, seconds=2.0, trained_tokens=tokens)
 
 
-def test_the_base_is_known_from_any_effect_on_the_context() -> None:
-    assert find_base(ADA, [REFUSED, None, effect(True, False)]).base_accuracy == 1.0
-    with pytest.raises(TutelageError, match="context 'Ada' got no reward under any condition: training diverged"):
-        find_base(ADA, [REFUSED, None])
+WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct=True),)
 
 
 def test_without_an_effect_the_student_stays_as_it_was() -> None:
-    measured = measure([effect(False, True), REFUSED, None, effect(True, None)], base=[0.0, 1.0, 0.0, 1.0], contexts=[ADA, BOB, ADA, BOB])
+    row = [effect(False, True), "training diverged", None, effect(True, None)]
+    measured = measure(row, base=[0.0, 1.0, 0.0, 1.0], contexts=[ADA, BOB, ADA, BOB])
     assert measured == Measured([1.0, 1.0, 0.0, 0.0], gained=1, lost=0, seconds=4.0, trained_tokens=5.0, malformed=1, refused=1, ungraded=1)
 
 
+def test_answers_gained_and_lost_are_means_over_repeats() -> None:
+    twice = Effect(Change(base=WRONG, adapted=(RIGHT, WRONG)))
+    assert measure([twice], base=[0.0], contexts=[ADA]).gained == 0.5
+
+
 def test_conditions_are_measured_beside_the_untouched_student() -> None:
-    rows = {"passage_only": [None, effect(True, True)], "teacher": [effect(False, True), effect(True, False)]}
-    scores = measure_conditions([ADA, BOB], rows, "teacher")
+    rows = {"passage_only": ["too long", effect(True, True)], "teacher": [effect(False, True), effect(True, False)]}
+    scores = measure_conditions([ADA, BOB], Tried([WRONG, RIGHT], rows), "teacher")
     assert scores.conditions["no_edit"].accuracies == [0.0, 1.0]
     assert (scores.conditions["teacher"].gained, scores.conditions["teacher"].lost) == (1, 1)
     assert scores.leakage == [None, None]
+    assert scores.refusals == {"passage_only": "too long"}
+
+
+def test_a_context_without_a_verdict_under_some_condition_is_left_out_of_all() -> None:
+    rows = {"passage_only": [effect(False, False), effect(True, None)], "teacher": [effect(False, True), effect(True, True)]}
+    report = report_student([ADA, BOB], [Tried([WRONG, RIGHT], rows)], "teacher")
+    assert report["left_out"] == 1
+    assert {name: score["mean"] for name, score in report["scores"].items()} == {"no_edit": 0.0, "passage_only": 0.0, "teacher": 1.0}
+    assert "left out: 1 contexts without a verdict under some condition" in describe(report)
+    with pytest.raises(TutelageError, match="no context has verdicts under every condition"):
+        report_student([BOB], [Tried([RIGHT], {"teacher": [effect(True, None)]})], "teacher")
 
 
 def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
@@ -45,7 +69,7 @@ def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
     assert report["differences"]["trained_teacher_minus_untrained_teacher"] == {"mean": 0.625, "low": 0.5, "high": 0.75, "n": 2}
     assert report["leakage"]["after"] == {"mean": 0.75, "low": 0.75, "high": 0.75, "n": 1}
     assert "retention" not in report
-    told = "\n".join(describe(report))
+    told = "\n".join(describe({**report, "left_out": 0}))
     assert "trained teacher minus random selection: +62.5% [+50.0%, +75.0%]" in told
     assert "minus no edit" not in told
     assert "leakage: 0.0% before an update, 75.0% after" in told

@@ -1,8 +1,10 @@
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from protocol.errors import InnerLoopFailed
 from protocol.exchange import InProcessExchange
 from protocol.journal import Journal
 from protocol.messages import (
@@ -23,7 +25,7 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
-from recipes.conditions import Edits, Effect, HeldOut, side_effects, try_conditions
+from recipes.conditions import Edits, Effect, HeldOut, Row, match, side_effects, try_conditions
 from recipes.domains import DOMAINS
 
 DOMAIN = DOMAINS["knowledge"]
@@ -69,8 +71,8 @@ class Pupil:
 
     def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
         for request in requests:
-            assert request.in_view
-            yield [Answers(key=measurement_key(CARD, request), request=request.id, student=CARD.fingerprint, outcomes=RIGHT)]
+            outcomes = RIGHT if request.in_view else WRONG
+            yield [Answers(key=measurement_key(CARD, request), request=request.id, student=CARD.fingerprint, outcomes=outcomes)]
 
     def commit(self, request: CommitRequest) -> VersionCard:
         self.commits.append(request)
@@ -94,10 +96,11 @@ def edits(*texts: str) -> Edits:
     return [[DOMAIN.parse(text, ADA)] if text else [] for text in texts]
 
 
-def try_all(test: HeldOut, folder: Path, teachers: dict[str, Edits]) -> tuple[Pupil, dict[str, Sequence[Effect | Refusal | None]]]:
+def try_all(test: HeldOut, folder: Path, teachers: dict[str, Edits]) -> tuple[Pupil, dict[str, Row]]:
     pupil = Pupil()
-    rows = try_conditions(InProcessExchange(pupil), test, teachers, edits("A harp.", "A lute."), "s", Journal(folder / "journal.jsonl"))
-    return pupil, dict(rows)
+    tried = try_conditions(InProcessExchange(pupil), test, teachers, edits("A harp.", "A lute."), "s", Journal(folder / "journal.jsonl"))
+    assert tried.base == [WRONG, WRONG]
+    return pupil, dict(tried.rows)
 
 
 def test_every_condition_is_tried_and_matched_ones_get_the_compute_of_the_last_teacher(tmp_path: Path) -> None:
@@ -113,8 +116,8 @@ def test_every_condition_is_tried_and_matched_ones_get_the_compute_of_the_last_t
 
 def test_together_one_adapter_learns_all_contexts_once_per_repeat(tmp_path: Path) -> None:
     several: Edits = [[*edits("Ada.")[0], *edits("Ada plays.")[0]], []]
-    pupil, rows = try_all(held_out(together=True, candidates=2), tmp_path, {"last": several})
-    assert "other_context" not in rows
+    test = replace(held_out(together=True, candidates=2), baselines=BASELINES[:-1])
+    pupil, rows = try_all(test, tmp_path, {"last": several})
     assert len(pupil.commits) == 2 * 4
     learned = [request for request in pupil.commits if len(request.lessons) == 3]
     assert [lesson.edit for lesson in learned[0].lessons][2] == SelfEdit()
@@ -124,6 +127,20 @@ def test_together_one_adapter_learns_all_contexts_once_per_repeat(tmp_path: Path
     effect = rows["last"][0]
     assert isinstance(effect, Effect)
     assert (len(effect.change.adapted), effect.trained_tokens, effect.seconds) == (2, 50.0, 2.0)
+
+
+def test_where_nothing_was_learned_there_is_nothing_to_match() -> None:
+    assert match(edits("Ada.", "Bob."), ["refused", None], together=False) == [[], []]
+
+
+def test_an_update_that_fails_is_refused_and_the_others_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Pupil, request: CommitRequest) -> VersionCard:
+        raise InnerLoopFailed("training diverged")
+
+    monkeypatch.setattr(Pupil, "commit", fail)
+    _, rows = try_all(replace(held_out(together=True), baselines=["in_context"]), tmp_path, {"last": edits("Ada.", "Bob.")})
+    assert rows["last"] == ["training diverged"] * 2
+    assert isinstance(rows["in_context"][0], Effect)
 
 
 def test_leakage_asks_about_another_context_and_counts_this_ones_answers() -> None:

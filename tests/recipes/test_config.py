@@ -89,6 +89,8 @@ def test_a_recipe_extends_another_and_takes_its_own_name(tmp_path: Path) -> None
     [
         ("extends: nowhere.yaml", r"recipe file .*nowhere\.yaml' does not exist"),
         ("extends: mine.yaml", "extends itself"),
+        ("extends:", "extends is None; give the file"),
+        ("extends: other.yaml\nteacher: [1]", "mine.yaml: "),
         ("extends: other.yaml\nrecipe: compare", "recipe is 'compare', but it extends .*other.yaml, whose recipe is 'train_teacher'"),
     ],
 )
@@ -96,3 +98,10 @@ def test_a_recipe_that_cannot_extend_is_refused(tmp_path: Path, text: str, messa
     (tmp_path / "other.yaml").write_text("recipe: train_teacher")
     with pytest.raises(InvalidInput, match=message):
         load_recipe(recipe(tmp_path, text), [])
+
+
+@pytest.mark.parametrize("override", ["judge.api_key_env=sk-secret123", "judge.base_url=https://me:secret123@host/v1"])
+def test_a_key_in_a_recipe_is_refused_whatever_the_grader_and_not_shown(override: str) -> None:
+    with pytest.raises(InvalidInput, match=r"judge\.") as error:
+        load_recipe(ROOT / "recipes" / "quickstart.yaml", [override])
+    assert "secret123" not in str(error.value)

@@ -78,3 +78,11 @@ def test_a_folders_size_is_read_from_its_weights(llama: str) -> None:
 
     assert count_parameters(llama) == AutoModelForCausalLM.from_pretrained(llama).num_parameters()
     assert count_parameters(str(Path(__file__).resolve().parents[2] / "recipes" / "tiny" / "models" / "seed_oss")) == 849_184
+
+
+def test_a_result_file_lends_its_contexts(tmp_path: Path) -> None:
+    asked = [{"rep": rep, "question": "What?", "answer": "harp"} for rep in range(3)]
+    article = {"title": "Ada", "context": "Ada plays.", "completions": [{"text": "x", "questions": asked}]}
+    (tmp_path / "rank.json").write_text(json.dumps({"articles": [article]}))
+    (context,), _ = load_data(DataSettings(source=str(tmp_path / "rank.json")), "contexts", questions=True)
+    assert [(question.text, question.answers) for question in context.questions] == [("What?", ("harp",))]

@@ -109,6 +109,17 @@ def with_a_huge_passage(file: dict[str, Any]) -> None:
     file["articles"][0]["context"] = "x" * 300_000
 
 
+def without_completions(file: dict[str, Any]) -> None:
+    file["articles"][0]["completions"] = []
+
+
+def without_verdicts(file: dict[str, Any]) -> None:
+    for one in file["articles"][0]["completions"]:
+        for question in one["questions"]:
+            question["adapter_correct"] = None
+            one["stats"] = {}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -118,6 +129,8 @@ def with_a_huge_passage(file: dict[str, Any]) -> None:
         (with_a_number_for_an_answer, "articles.0.completions.0.questions.0.adapter_answer: Input should be a valid string"),
         (without_articles, "has no articles; it must be a result file"),
         (with_a_huge_passage, "at most 200000 characters"),
+        (without_completions, "has no completion with a verdict before and after"),
+        (without_verdicts, "has no completion with a verdict before and after"),
     ],
 )
 def test_a_damaged_result_file_is_refused_and_leaves_nothing(
@@ -141,7 +154,34 @@ def test_a_file_cut_off_in_the_middle_is_refused(tmp_path: Path, capsys: pytest.
 def test_a_folder_that_is_there_is_not_written_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     assert main(["import", result_file(tmp_path, TWO), "--run", str(tmp_path)]) == 2
-    assert "is not empty; give --run a new folder" in capsys.readouterr().err
+    assert "is not empty, or no folder; give --run a new one" in capsys.readouterr().err
+
+
+def test_a_torn_journal_is_exported_without_its_last_line(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "rows.jsonl"
+    assert main(["import", result_file(tmp_path, TWO), "--run", str(run)]) == 0
+    journal = (run / "journal.jsonl").read_bytes()
+    (run / "journal.jsonl").write_bytes(journal[:-9])
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 2
+    assert (run / "journal.jsonl").stat().st_size == len(journal) - 9
+    (run / "journal.jsonl").unlink()
+    assert main(["export", str(run), "--out", str(out)]) == 2
+
+
+def test_only_rows_whose_prompt_is_known_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {**TWO, "prompt": "Tell me."}
+    assert main(["import", result_file(tmp_path, other), "--run", str(tmp_path / "run")]) == 0
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "x")]) == 0
+    assert "0 rows: " in (told := capsys.readouterr().out) and "3 are left out" in told
+    assert main(["export", str(tmp_path / "run"), "--stage", "seed-0", "--out", str(tmp_path / "x")]) == 2
+    assert "no self-edit with a reward in a stage 'seed-0'" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_there_is_no_place_for_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", result_file(tmp_path, TWO), "--run", str(tmp_path / "run")]) == 0
+    assert main(["export", str(tmp_path / "run"), "--what", "dataset", "--out", str(tmp_path)]) == 2
+    assert "is there already; give --out a new folder" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_run_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +202,12 @@ def test_every_completion_expands_to_its_training_sequences(tmp_path: Path, styl
             "completion": 1,
             "sequences": ["Ada\nQuestion 1: What is it?\nAnswer: A harp.", "Ada\nQuestion 2: Whose?\nAnswer: Ada's.", "Ada\nPassage."],
         },
-        {"context": 0, "completion": 2, "sequences": []},
+        {
+            "context": 0,
+            "completion": 2,
+            "sequences": [],
+            "malformed": "the candidate is empty; a self-edit has at least one line of text",
+        },
     ]
 
 
@@ -188,6 +233,7 @@ def test_rows_are_graded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ('{"question": "What?", "gold": "x"}', "answer is None; it must be a text"),
         ('{"question": "' + "x" * 20_000 + '", "gold": "x", "answer": "x"}', "at most 10000 characters"),
         ("", "holds no rows"),
+        ('{"question": "What?", "gold": "x", "answer": "' + "x" * 204_800 + '"}', "answer: String should have at most 200000 characters"),
     ],
 )
 def test_rows_that_cannot_be_graded_are_refused(tmp_path: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

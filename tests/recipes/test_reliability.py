@@ -15,7 +15,7 @@ def draw(between: float, within: float, contexts: int = 400, candidates: int = 5
 
 
 def test_the_parts_of_the_variance_are_found_again() -> None:
-    estimate = estimate_reliability(draw(between=0.1, within=0.2))
+    estimate = estimate_reliability(draw(between=0.1, within=0.2), common_seeds=False)
     assert estimate is not None
     assert estimate["between"] == pytest.approx(0.1, abs=0.01)
     assert estimate["within"] == pytest.approx(0.2, abs=0.01)
@@ -26,23 +26,46 @@ def test_the_parts_of_the_variance_are_found_again() -> None:
     assert "at 3 repeats" in describe_reliability(estimate)
 
 
+def test_luck_that_all_self_edits_of_a_context_share_is_no_noise() -> None:
+    rng = random.Random(1)
+    drawn = [
+        [[own + shared for own, shared in zip(repeats, shift, strict=True)] for repeats in candidates]
+        for candidates in draw(between=0.1, within=0.1)
+        for shift in [[rng.gauss(0, 0.3) for _ in range(3)]]
+    ]
+    shared, apart = (estimate_reliability(drawn, common_seeds=common) for common in (True, False))
+    assert shared is not None and apart is not None
+    assert shared["single"] == pytest.approx(0.5, abs=0.05)
+    assert shared["between"] == pytest.approx(0.1, abs=0.01)
+    assert apart["single"] < 0.2
+
+
+def test_the_two_ways_agree_on_a_worked_example() -> None:
+    # Squares between the two candidates: 0.16; left after means of candidates and repeats are taken out: 0.01.
+    estimate = estimate_reliability([[[0.9, 0.8], [0.4, 0.5]]], common_seeds=True)
+    assert estimate is not None
+    assert estimate["within"] ** 2 == pytest.approx(0.01)
+    assert estimate["between"] ** 2 == pytest.approx((0.16 - 0.01) / 2)
+
+
 def test_rewards_that_are_all_luck_are_not_reliable() -> None:
-    estimate = estimate_reliability(draw(between=0.0, within=0.2))
+    estimate = estimate_reliability(draw(between=0.0, within=0.2), common_seeds=True)
     assert estimate is not None
     assert estimate["reward"] < 0.1
 
 
-def test_candidates_may_have_different_numbers_of_repeats() -> None:
+@pytest.mark.parametrize("common_seeds", [True, False])
+def test_candidates_may_have_different_numbers_of_repeats(common_seeds: bool) -> None:
     drawn = draw(between=0.1, within=0.1)
     uneven = [[repeats[: 1 + n % 3] for n, repeats in enumerate(candidates)] for candidates in drawn]
-    estimate = estimate_reliability(uneven)
+    estimate = estimate_reliability(uneven, common_seeds=common_seeds)
     assert estimate is not None
     assert estimate["single"] == pytest.approx(0.5, abs=0.06)
 
 
 @pytest.mark.parametrize("contexts", [[], [[[0.5], [0.5]]], [[[0.5, 0.4]]], [[[0.5, 0.5], [0.5, 0.5]]]])
 def test_nothing_is_said_where_nothing_can_be_known(contexts: list[list[list[float]]]) -> None:
-    assert estimate_reliability(contexts) is None
+    assert estimate_reliability(contexts, common_seeds=False) is None
 
 
 def test_who_can_hardly_be_kept_any_more_is_given_up() -> None:
@@ -58,10 +81,11 @@ def test_a_tie_is_never_given_up() -> None:
 
 
 def test_before_anything_was_repeated_noise_is_that_of_coins() -> None:
-    assert guess_variances([[[0.0], [1.0]]], questions=[5]) == (0.05, 0.45)
-    noise, between = guess_variances([[[0.0, 0.2], [1.0]]], questions=[5])
-    assert noise == pytest.approx(0.02)
-    assert between == pytest.approx(0.48)
+    assert guess_variances([[[0.0], [1.0]], []], questions=[5, 5]) == (0.05, 0.45)
+    assert guess_variances([[[], []]], questions=[5]) == (0.0, 0.0)
+    noise, between = guess_variances([[[0.0, 0.2], [1.0, 1.0]]], questions=[5])
+    assert noise == pytest.approx(0.01)
+    assert between == pytest.approx(0.49)
 
 
 def test_on_the_released_repeats_the_choice_stays_the_same_at_a_lower_cost(released: object) -> None:

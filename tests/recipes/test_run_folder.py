@@ -6,6 +6,7 @@ import pytest
 from protocol.errors import InvalidInput
 from protocol.messages import Context
 from recipes.config import AdaptStudent, DataSettings
+from recipes.graders.settings import JudgeSettings
 from recipes.run_folder import RunFolder, check_run_folder, read_contexts
 from recipes.team import Team
 
@@ -41,6 +42,14 @@ def test_a_changed_recipe_is_refused_naming_the_keys(tmp_path: Path) -> None:
         pass
     with pytest.raises(InvalidInput, match=r"candidates was 1, is now 3; seed was 0, is now 7.*name=\.\.\., delete"):
         check_run_folder(settings(tmp_path, candidates=3, seed=7))
+
+
+def test_settings_that_decide_no_figure_may_change(tmp_path: Path) -> None:
+    with RunFolder(settings(tmp_path), INPUTS, {}, Team()):
+        pass
+    check_run_folder(settings(tmp_path, judge=JudgeSettings(max_missing=0.5, retries=9, cache="elsewhere")))
+    with pytest.raises(InvalidInput, match=r"judge\.model was '', is now 'gpt'"):
+        check_run_folder(settings(tmp_path, judge=JudgeSettings(model="gpt")))
 
 
 def test_other_data_or_weights_under_the_same_recipe_are_refused(tmp_path: Path) -> None:

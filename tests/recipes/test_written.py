@@ -45,8 +45,12 @@ def rows(*contexts: Context) -> list[dict[str, object]]:
 )
 def test_files_of_self_edits_are_read_in_every_shape(tmp_path: Path, name: str, content: object) -> None:
     path = write(tmp_path / name, content)
-    asked = [BOB.model_copy(update={"title": "other"}), ADA]
-    assert find_written(path, asked, 2, "teacher.edits") == {asked[0].id: ["Bob one", "Bob two"], ADA.id: ["Ada one", "Ada two"]}
+    asked, style = [BOB.model_copy(update={"title": "other"}), ADA], "rewrite" if name == "sft.jsonl" else ""
+    found = find_written(path, asked, 2, "teacher.edits")
+    assert found == {
+        asked[0].id: [("Bob one", style), ("Bob two", style)],
+        ADA.id: [("Ada one", style), ("Ada two", style)],
+    }
 
 
 def test_the_released_files_are_read(released: Path) -> None:
@@ -79,6 +83,13 @@ def test_a_file_that_does_not_serve_is_refused(tmp_path: Path, name: str, conten
         find_written(write(tmp_path / name, content), [ADA, BOB], 2, "teacher.edits")
 
 
+def test_half_characters_become_question_marks(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", '[{"title": "Ada", "context": "Ada plays the harp.", "completions": ["\\ud800 harp"]}]')
+    assert find_written(path, [ADA], 1, "teacher.edits")[ADA.id] == [("? harp", "")]
+    assert main(["expand", str(path), "--out", str(tmp_path / "out.jsonl")]) == 0
+    assert "Ada\\n? harp" in (tmp_path / "out.jsonl").read_text()
+
+
 def adapt(tmp_path: Path, *more: str) -> list[str]:
     path = write(tmp_path / "data.json", rows(ADA, BOB))
     words = [f"runs={tmp_path}", "name=adapt", f"contexts.source={path}", f"teacher.edits={path}", "student.epochs=1"]
@@ -90,7 +101,8 @@ def test_a_student_is_adapted_by_somebody_elses_self_edits(tmp_path: Path, monke
     assert main(adapt(tmp_path, "teacher.model=", "seed=1")) == 2
     assert main(adapt(tmp_path, "teacher.model=''", "seed=1")) == 0
     records = read_records(tmp_path / "adapt" / "journal.jsonl")
-    assert [record.text for record in records if isinstance(record, CandidateRecord)] == ["Ada two", "Bob two"]
+    written = [(record.text, record.style) for record in records if isinstance(record, CandidateRecord)]
+    assert written == [("Ada two", ""), ("Bob two", "")]
     assert main(["export", str(tmp_path / "adapt"), "--out", str(tmp_path / "x")]) == 2  # nothing was scored
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import TutelageError
 from protocol.messages import (
     Answers,
     AskRequest,
@@ -318,5 +317,6 @@ class Silent:
 def test_what_no_grader_can_judge_has_no_reward_rather_than_a_bad_one(llama: str, tmp_path: Path) -> None:
     settings = StudentSettings(model=llama, rank=4, epochs=1, batch_size=4)
     student = Student(settings, DOMAINS, {"exact_match": Silent()}, tmp_path)
-    with pytest.raises(TutelageError, match="no answer about 'Ada' by exact_match could be graded"):
-        score_all(student, [request()])
+    refusal = score(student, request())
+    assert isinstance(refusal, Refusal) and refusal.ungraded
+    assert refusal.reason == "exact_match gave no verdict on any answer about 'Ada'"
