@@ -13,10 +13,10 @@ from protocol.exchange import Exchange
 from protocol.journal import Journal, RoundRecord
 from protocol.messages import Context, Lesson, Reward, Task, VersionCard
 from recipes.candidates import make_request, read_edit
-from recipes.config import AdaptStudent
 from recipes.graders.words import first_line, squad_metric
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
+from recipes.settings import AdaptStudent
 from recipes.stages import commit, open_student, place_grader, score, write_candidates
 from recipes.statistics import difference, summarize
 from recipes.team import Team

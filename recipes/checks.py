@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
-from recipes.config import (
+from recipes.costs import describe_costs, list_phases, measure_contexts
+from recipes.inputs import check_model, check_student, check_teacher, choose_style, choose_task, load_data
+from recipes.run_folder import check_run_folder
+from recipes.settings import (
     BASELINES,
     AdaptStudent,
     Bench,
@@ -16,9 +19,6 @@ from recipes.config import (
     WriteQuestions,
     usable_baselines,
 )
-from recipes.costs import describe_costs, list_phases, measure_contexts
-from recipes.inputs import check_model, check_student, check_teacher, choose_style, choose_task, load_data
-from recipes.run_folder import check_run_folder
 from recipes.zero_configs import check_config, zero_stage
 from teacher.settings import FinetuneSettings, TeacherSettings
 

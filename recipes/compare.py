@@ -6,10 +6,10 @@ from typing import Any
 
 from recipes.comparison import describe, report_student, table
 from recipes.conditions import HeldOut, try_conditions, write_edits, write_paraphrases
-from recipes.config import Compare, usable_baselines
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.plots import draw_conditions
 from recipes.run_folder import RunFolder
+from recipes.settings import Compare, usable_baselines
 from recipes.stages import open_student, place_grader
 from recipes.team import Team
 from recipes.terminal import console

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from protocol.messages import Context
-from recipes.config import (
+from recipes.settings import (
     AdaptStudent,
     Compare,
     Experiment,

@@ -15,10 +15,10 @@ from protocol.messages import Lesson, Update
 from recipes.adapt_student import describe_version, report_version
 from recipes.comparison import describe, report_student, table
 from recipes.conditions import Edits, HeldOut, Tried, try_conditions, write_edits, write_paraphrases
-from recipes.config import Experiment
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
+from recipes.settings import Experiment
 from recipes.stages import commit, open_student, place_grader
 from recipes.team import Team
 from recipes.terminal import console

@@ -14,10 +14,10 @@ from protocol.errors import InvalidInput
 from protocol.files import hash_files
 from protocol.identity import content_id
 from protocol.messages import Context, Question, Task
-from recipes.config import DataSettings, RecipeSettings
 from recipes.domains import DOMAINS
 from recipes.domains.written import find_written
 from recipes.graders import check_grader, grader_id
+from recipes.settings import DataSettings, RecipeSettings
 from recipes.zero_configs import check_config
 from student.settings import StudentSettings
 from teacher.settings import TeacherSettings

@@ -25,9 +25,9 @@ from transformers import (
     set_seed,
 )
 
-from recipes.config import Pretrain
 from recipes.domains.knowledge_text import question_prompt, teacher_prompt, training_sequence
 from recipes.run_folder import RunFolder
+from recipes.settings import Pretrain
 from recipes.team import Team
 from recipes.terminal import console
 from recipes.tiny import world

@@ -16,8 +16,9 @@ from protocol.errors import InvalidInput
 from protocol.files import write_json, write_text
 from protocol.journal import Journal
 from protocol.messages import Context
-from recipes.config import RecipeSettings, to_yaml
+from recipes.config import to_yaml
 from recipes.inputs import identify
+from recipes.settings import RecipeSettings
 from recipes.terminal import console
 
 if TYPE_CHECKING:  # it loads torch, and input is checked without

@@ -14,8 +14,8 @@ from protocol.exchange import Exchange
 from protocol.journal import CandidateRecord, Journal
 from protocol.messages import Context, Refusal, Reward, RewardRequest, Task
 from recipes.candidates import make_request, read_edit
-from recipes.config import LoopSettings
 from recipes.reliability import Estimate, estimate_reliability, find_contenders, guess_variances
+from recipes.settings import LoopSettings
 from recipes.stages import score
 from recipes.terminal import console
 

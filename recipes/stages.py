@@ -29,12 +29,12 @@ from protocol.messages import (
 )
 from recipes import terminal
 from recipes.candidates import record_candidate
-from recipes.config import RecipeSettings
 from recipes.domains import DOMAINS
 from recipes.domains.written import find_written
 from recipes.graders import open_grader
 from recipes.inputs import choose_style
 from recipes.run_folder import RunFolder
+from recipes.settings import RecipeSettings
 from recipes.shared_student import SharedStudent
 from recipes.team import Placed, Team
 from student.settings import StudentSettings

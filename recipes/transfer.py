@@ -17,11 +17,11 @@ from protocol.exchange import Exchange
 from protocol.messages import Context
 from recipes.comparison import find_graded, measure_conditions, take
 from recipes.conditions import HeldOut, Tried, try_conditions, write_edits
-from recipes.config import Transfer
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.plots import draw_matrix
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
+from recipes.settings import Transfer
 from recipes.stages import open_student, place_grader
 from recipes.statistics import Summary, ratio, summarize
 from recipes.team import Team

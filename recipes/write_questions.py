@@ -20,10 +20,10 @@ from protocol.files import write_text
 from protocol.journal import CandidateRecord, Journal, RoundRecord
 from protocol.messages import AskRequest, Context, Refusal, Reward, Task
 from recipes.candidates import make_request, read_edit
-from recipes.config import WriteQuestions
 from recipes.domains.knowledge_text import QUESTION_STYLE, read_questions
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
+from recipes.settings import WriteQuestions
 from recipes.stages import ask, open_student, place_grader, score, write_candidates
 from recipes.statistics import rank_correlation, summarize
 from recipes.team import Team

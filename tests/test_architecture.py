@@ -48,7 +48,7 @@ def test_test_folders_are_no_packages() -> None:
 
 
 def test_every_recipe_has_its_file() -> None:
-    from recipes.config import RECIPES
+    from recipes.settings import RECIPES
 
     for name in RECIPES:
         assert (ROOT / "recipes" / f"{name}.py").exists()

@@ -20,8 +20,8 @@ from protocol.messages import (
     measurement_key,
 )
 from recipes.adapt_student import best_lessons
-from recipes.config import AdaptStudent
 from recipes.domains import DOMAINS
+from recipes.settings import AdaptStudent
 
 TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
 CARD = StudentCard(fingerprint="1" * 32, model="m", limits=Limits(), settings={}, domains={"knowledge": 1})

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import InvalidInput
-from recipes.config import RECIPES, Experiment, TrainTeacher, load_recipe, to_yaml
+from recipes.config import load_recipe, to_yaml
+from recipes.settings import RECIPES, Experiment, TrainTeacher
 
 ROOT = Path(__file__).resolve().parents[2]
 

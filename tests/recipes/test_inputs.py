@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import InvalidInput
-from recipes.config import DataSettings
 from recipes.costs import Sizes, count_parameters, measure_contexts
 from recipes.inputs import load_data
+from recipes.settings import DataSettings
 
 
 def write(tmp_path: Path, *questions: list[dict[str, object]], passage: str = "Ada plays the harp.") -> DataSettings:

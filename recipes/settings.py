@@ -1,0 +1,312 @@
+"""What a recipe may set, typed. Torch-free: recipe files, `--help` and tests read it too.
+
+A recipe file's `recipe:` key says which class below reads it, and which file in `recipes/` runs it (`RECIPES`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from recipes.graders.settings import JudgeSettings
+from student.settings import StudentSettings
+from teacher.settings import FinetuneSettings, TeacherSettings
+
+BASELINES: Final = ("passage_only", "matched_passage", "matched_paraphrase", "in_context", "other_context")
+"""What teachers are compared with. `matched_…` train on as many tokens as the last teacher's self-edits make, `in_context` on none: it has
+the passage in view. `other_context` learns from the last teacher's self-edits about another context.
+"""
+
+
+@dataclass
+class DataSettings:
+    """Where contexts come from.
+
+    Attributes:
+        source: A file or folder, `hub:NAME`, or `tiny` for the tiny world.
+        split: Of a data set or of the tiny world.
+        shuffle: A seed, to take contexts in an order drawn from it; null leaves them as they are. SQuAD goes article by article.
+        limit: Use the first so many; null means all.
+    """
+
+    source: str = ""
+    split: str = ""
+    shuffle: int | None = None
+    limit: int | None = None
+
+    @property
+    def is_on_hub(self) -> bool:
+        return self.source.startswith("hub:")
+
+
+@dataclass
+class DistributedSettings:
+    """How several processes train together.
+
+    Attributes:
+        deepspeed: `zero2`, `zero3`, `zero3_offload`, or a DeepSpeed configuration file, for the finetuning of teachers and for
+            lasting updates of students; null trains data-parallel without DeepSpeed.
+        join_seconds: How long processes wait for each other at the start.
+    """
+
+    deepspeed: str | None = None
+    join_seconds: float = 120.0
+
+
+@dataclass
+class RecipeSettings:
+    """What every recipe has.
+
+    Attributes:
+        recipe: Which recipe reads the file.
+        name: The run folder is `runs/name`.
+        domain, grader: How contexts are asked and graded; an empty grader means the domain's default.
+        judge: The language model that grades where `grader` is `judge`.
+        repeats: Inner loops per self-edit, each with its own seed.
+        threads: CPU threads; null leaves it to torch. One is fastest for tiny models, and does not suffer from company.
+    """
+
+    recipe: str = ""
+    name: str = ""
+    runs: str = "runs"
+    domain: str = "knowledge"
+    grader: str = ""
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    repeats: int = 1
+    threads: int | None = None
+    distributed: DistributedSettings = field(default_factory=DistributedSettings)
+
+
+@dataclass
+class LoopSettings:
+    """The outer loop (ReST-EM). The defaults are the published setting, but for `repeats`, published as 3.
+
+    Attributes:
+        contexts_per_round: Each round takes its own contexts, in an order drawn from the seed; at the end it starts over.
+        candidates: Self-edits sampled per context.
+        keep_per_context, minimum: The M step trains on the best so many per context, if worth at least `minimum`.
+        give_up_below: With several repeats, a candidate whose chance to be kept falls below this gets no more of them; 0 repeats all.
+    """
+
+    rounds: int = 2
+    contexts_per_round: int = 50
+    candidates: int = 5
+    keep_per_context: int = 1
+    minimum: float | None = None
+    give_up_below: float = 0.0
+
+
+@dataclass
+class TrainTeacher(RecipeSettings, LoopSettings):
+    """Train a teacher for a target student."""
+
+    seed: int = 0
+    selection: Literal["best", "random"] = "best"
+    contexts: DataSettings = field(default_factory=DataSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+
+
+@dataclass
+class AdaptStudent(RecipeSettings):
+    """Adapt a student with a frozen teacher; it ends in a PEFT folder or a merged model.
+
+    Attributes:
+        candidates: Self-edits sampled per context.
+        use: `all` of them, or the `best` by reward. The best is chosen on the contexts' own questions, so the accuracy
+            reported for it is optimistic.
+    """
+
+    seed: int = 0
+    candidates: int = 1
+    use: Literal["all", "best"] = "all"
+    contexts: DataSettings = field(default_factory=DataSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+
+
+@dataclass
+class Compare(RecipeSettings):
+    """Compare teachers and baselines on students.
+
+    Attributes:
+        teachers: By condition name. The last one is compared with all others, and sets their compute.
+        retention: Contexts whose questions the students know before; without a source it is not measured.
+        baselines: Any of `BASELINES`.
+        passages: An inner loop for each context, or one adapter for all of them `together`.
+        candidates: Self-edits per context that are learned together.
+    """
+
+    seeds: list[int] = field(default_factory=lambda: [0])
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    passages: Literal["single", "together"] = "single"
+    candidates: int = 1
+    contexts: DataSettings = field(default_factory=DataSettings)
+    retention: DataSettings = field(default_factory=DataSettings)
+    teachers: dict[str, TeacherSettings] = field(default_factory=dict)
+    students: dict[str, StudentSettings] = field(default_factory=dict)
+
+
+def usable_baselines(settings: Compare) -> tuple[list[str], list[str]]:
+    """The baselines that a comparison can have of those asked for, and why not the others."""
+    wanted, left_out = list(settings.baselines), []
+    if "matched_paraphrase" in wanted and all(teacher.edits for teacher in settings.teachers.values()):
+        wanted.remove("matched_paraphrase")
+        left_out.append("matched_paraphrase is left out: no teacher is a model that could paraphrase")
+    if "other_context" in wanted and settings.passages == "together":
+        wanted.remove("other_context")
+        left_out.append("other_context is left out: one adapter learns all contexts together")
+    return wanted, left_out
+
+
+@dataclass
+class TransferTeacher(TeacherSettings):
+    """A row of the matrix.
+
+    Attributes:
+        trained_for: Its own students. Without `adapter` and `edits` it is trained for them first, on the mean of their rewards.
+    """
+
+    trained_for: list[str] = field(default_factory=list)
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether it has yet to be trained, rather than comes frozen."""
+        return bool(self.trained_for) and not self.adapter and not self.edits
+
+
+@dataclass
+class Transfer(RecipeSettings, LoopSettings):
+    """A matrix of teachers and students: what a teacher is worth to students that it was not trained for.
+
+    Attributes:
+        train: What teachers are trained on, if any are.
+        baseline: The teacher over which gains are counted; empty means no edit.
+        held_out_repeats: Inner loops per self-edit in the matrix, where `repeats` is for training.
+    """
+
+    seeds: list[int] = field(default_factory=lambda: [0])
+    train: DataSettings = field(default_factory=DataSettings)
+    held_out: DataSettings = field(default_factory=DataSettings)
+    teachers: dict[str, TransferTeacher] = field(default_factory=dict)
+    students: dict[str, StudentSettings] = field(default_factory=dict)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    baseline: str = ""
+    held_out_repeats: int = 1
+
+
+@dataclass
+class WriteQuestions(RecipeSettings):
+    """Write questions for texts that have none, and keep those that a student can use.
+
+    Attributes:
+        samples: How many texts of questions are sampled per context.
+        student: Answers with the passage in view and without; a question stays if only the former agrees with what was written.
+        compared: Where contexts have real questions, so many self-edits of `teacher` per context are scored by both, to see how well
+            the written ones rank them; 0 does not. It takes at least two `repeats`: what is chosen by one is measured on another.
+    """
+
+    seed: int = 0
+    samples: int = 1
+    compared: int = 0
+    contexts: DataSettings = field(default_factory=DataSettings)
+    writer: TeacherSettings = field(default_factory=TeacherSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+
+
+@dataclass
+class Experiment(RecipeSettings, LoopSettings):
+    """Train a teacher and its control, freeze both, adapt a new student, compare everything; once per seed.
+
+    Attributes:
+        held_out_repeats: Inner loops per self-edit in the comparison, where `repeats` is for training.
+        baselines: Any of `BASELINES`.
+        new_student: Another student, which no reward comes from; without a model there is none.
+        lasting: How many held-out contexts a student learns for good at the end, all in one adapter: the new one, if there is one.
+        lasting_epochs: Epochs of that update; null means the student's own, which suit one context.
+    """
+
+    seeds: list[int] = field(default_factory=lambda: [0])
+    train: DataSettings = field(default_factory=DataSettings)
+    held_out: DataSettings = field(default_factory=DataSettings)
+    retention: DataSettings = field(default_factory=DataSettings)
+    held_out_repeats: int = 1
+    baselines: list[str] = field(default_factory=lambda: ["passage_only", "other_context"])
+    lasting: int = 4
+    lasting_epochs: int | None = None
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+    new_student: StudentSettings = field(default_factory=StudentSettings)
+
+
+@dataclass
+class Pretrain(RecipeSettings):
+    """Pretrain a tiny model on the tiny world, from scratch, into the folder `output`."""
+
+    seed: int = 0
+    output: str = ""
+    split_names: Literal["stem", "vowel"] = "stem"
+    architecture: dict[str, Any] = field(default_factory=dict)
+    steps: int = 6000
+    passages_per_step: int = 16
+    closed_book_per_step: int = 64
+    closed_book_weight: float = 0.5
+    learning_rate: float = 2e-3
+    evaluate_every: int = 500
+
+
+@dataclass
+class BenchSubject:
+    """A student to time, and its work.
+
+    Attributes:
+        student: Its model, or, with an `architecture`, the model that lends its tokenizer.
+        architecture: A transformers configuration with its `model_type`; the weights are random.
+        contexts: Whose good self-edits it learns; without a source, random tokens.
+        candidates, alone: Inner loops timed as a cohort, and one at a time.
+        rows, row_tokens, questions, answer_tokens: Of random work.
+        timed_steps: Time so many steps and reckon the rest; null times all.
+        sustained_flops: What the machine can do in a second, for the floor under its times; null leaves the floor out.
+        growth, growth_lengths: Cohort sizes and sequence lengths to draw; empty draws nothing.
+    """
+
+    student: StudentSettings = field(default_factory=StudentSettings)
+    architecture: dict[str, Any] = field(default_factory=dict)
+    contexts: DataSettings = field(default_factory=DataSettings)
+    candidates: int = 64
+    alone: int = 2
+    rows: int = 15
+    row_tokens: int = 60
+    questions: int = 5
+    answer_tokens: int = 16
+    timed_steps: int | None = 6
+    sustained_flops: float | None = None
+    growth: list[int] = field(default_factory=list)
+    growth_lengths: list[int] = field(default_factory=lambda: [16, 64, 256])
+
+
+@dataclass
+class Bench(RecipeSettings):
+    """Time the inner loop: a cohort against one candidate at a time.
+
+    Attributes:
+        turns: How often every method is timed; the median counts.
+        padded_to: Tokens to which the published code pads.
+    """
+
+    turns: int = 3
+    padded_to: int = 2048
+    subjects: dict[str, BenchSubject] = field(default_factory=dict)
+
+
+RECIPES: dict[str, type[RecipeSettings]] = {
+    "train_teacher": TrainTeacher,
+    "adapt_student": AdaptStudent,
+    "compare": Compare,
+    "transfer": Transfer,
+    "write_questions": WriteQuestions,
+    "experiment": Experiment,
+    "pretrain": Pretrain,
+    "bench": Bench,
+}
