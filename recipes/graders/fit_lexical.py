@@ -43,12 +43,17 @@ class Verdicts:
     times: Array
 
     @property
+    def occurrences(self) -> Array:
+        """How often a row occurs. By these the threshold is set, since it is the mean over a file that is to come out right."""
+        return np.asarray(self.times.sum(axis=1))
+
+    @property
     def weights(self) -> Array:
         """A row's weight in the fit: as often as it occurs, but at most as often as one self-edit is repeated.
 
         The released files repeat a base answer for every self-edit; it is one answer all the same.
         """
-        return np.asarray(np.minimum(self.times.sum(axis=1), MAX_WEIGHT))
+        return np.asarray(np.minimum(self.occurrences, MAX_WEIGHT))
 
 
 def read_verdicts(path: Path) -> Verdicts:
@@ -108,7 +113,7 @@ def cross_validate(verdicts: Verdicts, penalty: float, seed: int) -> tuple[Array
         chance[~rest] = predict(verdicts.values[~rest], fit(verdicts.values[rest], verdicts.correct[rest], weights[rest], penalty))
     for held in range(FOLDS):
         rest = fold != held
-        grades[~rest] = chance[~rest] >= rate_threshold(chance[rest], verdicts.correct[rest], weights[rest])
+        grades[~rest] = chance[~rest] >= rate_threshold(chance[rest], verdicts.correct[rest], verdicts.occurrences[rest])
     return chance, grades
 
 
@@ -154,7 +159,7 @@ def fit_grader(verdicts: Verdicts) -> dict[str, Any]:
     coefficients = fit(verdicts.values, correct, weights, penalty)
     return {
         "coefficients": dict(zip(("intercept", *FEATURES), (round(float(c), 4) for c in coefficients), strict=True)),
-        "threshold": round(float(np.mean([rate_threshold(chance, correct, weights) for chance, _ in held_out[penalty]])), 4),
+        "threshold": round(float(np.mean([rate_threshold(chance, correct, verdicts.occurrences) for chance, _ in held_out[penalty]])), 4),
         "penalty": penalty,
         "answers": len(correct),
         "articles": len(set(verdicts.articles)),

@@ -212,7 +212,7 @@ def test_the_grader_agrees_with_the_released_verdicts_it_was_not_fitted_on(relea
     found = by_side(verdicts, grade(verdicts, json.loads(COEFFICIENTS.read_text())))
     assert all(found[side]["kappa"] > kappa_of_contained for side, kappa_of_contained in CONTAINED.items())
     assert found["both"]["kappa"] > 0.72
-    assert max(abs(found[side]["bias"]) for side in found) < 0.025
+    assert max(abs(found[side]["bias"]) for side in found) < 0.02
     assert sample(verdicts) == json.loads(FIXTURE.read_text())["rows"]
 
 
