@@ -1,5 +1,6 @@
 """What a comparison shows: accuracy under each condition with its interval, what was gained and lost, which ranking the figures support."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,15 @@ _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "
 
 @dataclass
 class Measured:
-    """One condition on one student: accuracy per context, and what else changed. Answers gained and lost are means over repeats."""
+    """One condition on one student, and what else changed. Answers gained and lost are means over repeats.
+
+    Attributes:
+        accuracies: Per context, mean over repeats.
+        scores: The same of the grader's scores: F1, or the probability that an answer is right.
+    """
 
     accuracies: list[float]
+    scores: list[float]
     gained: float = 0.0
     lost: float = 0.0
     seconds: float = 0.0
@@ -82,21 +89,23 @@ def take(tried: Tried, contexts: Sequence[int]) -> Tried:
 def measure_conditions(contexts: Sequence[Context], tried: Tried, last: str) -> Scores:
     """The figures of all conditions with one seed."""
     base = [accuracy(outcomes) for outcomes in tried.base]
-    measured = {name: measure(row, base, contexts) for name, row in tried.rows.items()}
+    measured = {name: measure(row, tried.base, contexts) for name, row in tried.rows.items()}
     leakage, retention = (_before_and_after(tried.rows[last], probe) for probe in (0, 1))
     reasons = {name: [effect for effect in row if isinstance(effect, str)] for name, row in tried.rows.items()}
-    untouched = Measured(base, ungraded=_count_ungraded(tried.base, contexts))
+    untouched = Measured(base, [_score([own]) for own in tried.base], ungraded=_count_ungraded(tried.base, contexts))
     refusals = {name: own[0] for name, own in reasons.items() if own}
     return Scores({"no_edit": untouched, **measured}, leakage, retention, refusals)
 
 
-def measure(row: Row, base: Sequence[float], contexts: Sequence[Context]) -> Measured:
+def measure(row: Row, base: Sequence[Outcomes], contexts: Sequence[Context]) -> Measured:
     """One condition's figures; without an effect the student stays as it was."""
+    after = [effect.change.adapted if isinstance(effect, Effect) else (own,) for effect, own in zip(row, base, strict=True)]
     effects = [effect for effect in row if isinstance(effect, Effect)]
     answers = [repeat for effect in effects for repeat in effect.change.adapted]
     asked = [c for effect, c in zip(row, contexts, strict=True) if isinstance(effect, Effect) for _ in effect.change.adapted]
     return Measured(
-        [effect.change.adapted_accuracy if isinstance(effect, Effect) else own for effect, own in zip(row, base, strict=True)],
+        [statistics.fmean(map(accuracy, repeats)) for repeats in after],
+        [_score(repeats) for repeats in after],
         gained=sum(effect.change.gained / len(effect.change.adapted) for effect in effects),
         lost=sum(effect.change.lost / len(effect.change.adapted) for effect in effects),
         seconds=sum(effect.seconds for effect in effects),
@@ -105,6 +114,12 @@ def measure(row: Row, base: Sequence[float], contexts: Sequence[Context]) -> Mea
         refused=sum(isinstance(effect, str) for effect in row),
         ungraded=_count_ungraded(answers, asked),
     )
+
+
+def _score(repeats: Sequence[Outcomes]) -> float:
+    """The grader's mean score; an answer without one has that of its verdict."""
+    graded = [outcome for outcomes in repeats for outcome in outcomes if outcome.correct is not None]
+    return statistics.fmean(float(o.correct or 0) if o.score is None else o.score for o in graded) if graded else 0.0
 
 
 def _count_ungraded(answers: Sequence[Outcomes], contexts: Sequence[Context]) -> int:
@@ -130,6 +145,7 @@ def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
     report: dict[str, Any] = {
         "scores": {name: summarize(pooled[name]) for name in names},
         "gain": {name: difference(pooled[name], pooled["no_edit"]) for name in names},
+        "answer_scores": {name: summarize(_mean([scores.conditions[name].scores for scores in seeds])) for name in names},
         "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) / len(seeds) for name in names},
         "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) / len(seeds) for name in names},
         "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},

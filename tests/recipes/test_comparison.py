@@ -30,13 +30,21 @@ WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct
 
 def test_without_an_effect_the_student_stays_as_it_was() -> None:
     row = [effect(False, True), "training diverged", None, effect(True, None)]
-    measured = measure(row, base=[0.0, 1.0, 0.0, 1.0], contexts=[ADA, BOB, ADA, BOB])
-    assert measured == Measured([1.0, 1.0, 0.0, 0.0], gained=1, lost=0, seconds=4.0, trained_tokens=5.0, malformed=1, refused=1, ungraded=1)
+    measured = measure(row, base=[WRONG, RIGHT, WRONG, RIGHT], contexts=[ADA, BOB, ADA, BOB])
+    assert measured == Measured(
+        [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], gained=1, lost=0, seconds=4.0, trained_tokens=5.0, malformed=1, refused=1, ungraded=1
+    )
 
 
 def test_answers_gained_and_lost_are_means_over_repeats() -> None:
     twice = Effect(Change(base=WRONG, adapted=(RIGHT, WRONG)))
-    assert measure([twice], base=[0.0], contexts=[ADA]).gained == 0.5
+    assert measure([twice], base=[WRONG], contexts=[ADA]).gained == 0.5
+
+
+def test_the_graders_scores_are_kept_beside_the_verdicts() -> None:
+    half = (Outcome(answer="", correct=False, score=0.5),)
+    measured = measure([Effect(Change(base=WRONG, adapted=(half, RIGHT))), None], base=[WRONG, half], contexts=[ADA, BOB])
+    assert (measured.accuracies, measured.scores) == ([0.5, 0.0], [0.75, 0.5])
 
 
 def test_conditions_are_measured_beside_the_untouched_student() -> None:
@@ -62,7 +70,7 @@ def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
     def scores(trained: list[float]) -> Scores:
         conditions = {"no_edit": [0.0, 0.0], "untrained_teacher": [0.0, 0.5], "random_selection": [0.0, 0.5], "trained_teacher": trained}
         leakage = [(0.0, trained[0]), None]
-        return Scores({name: Measured(values) for name, values in conditions.items()}, leakage, [None, None])
+        return Scores({name: Measured(values, values) for name, values in conditions.items()}, leakage, [None, None])
 
     report = report_scores([scores([0.5, 1.0]), scores([1.0, 1.0])], "trained_teacher")
     assert report["scores"]["trained_teacher"]["mean"] == 0.875
