@@ -3,7 +3,6 @@
 Works on contexts without questions too: then there is no accuracy to report, only the updated student.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from recipes.terminal import console
 
 def run(settings: AdaptStudent, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
-    started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
@@ -47,14 +45,9 @@ def run(settings: AdaptStudent, team: Team) -> Path:
             version = report_version(card, lessons, domain)
             report = folder.write_report(
                 {
-                    "recipe": settings.recipe,
-                    "name": settings.name,
-                    "seeds": [settings.seed],
                     "base": exchange.describe().model_dump(),
                     "malformed": sum(record.malformed is not None for record in records),
                     **version,
-                    "inner_loops": folder.journal.inner_loops,
-                    "wall_seconds": round(time.perf_counter() - started, 1),
                 }
             )
     console.print(describe_version(version) + f"\nreport: {report}")

@@ -1,6 +1,5 @@
 """Compare teachers with baselines on held-out contexts: what a student gains from each, with intervals."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from recipes.terminal import console
 
 def run(settings: Compare, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
-    started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, references = load_data(settings.contexts, "contexts", questions=True)
     retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
@@ -65,16 +63,7 @@ def run(settings: Compare, team: Team) -> Path:
                 students[name] = {"student": exchange.describe().model_dump(), **report_student(contexts, tried, last)}
             console.print(table(f"{name} ({student.model})", students[name]))
             console.print("\n".join(describe(students[name])))
-        report = folder.write_report(
-            {
-                "recipe": settings.recipe,
-                "name": settings.name,
-                "seeds": list(settings.seeds),
-                **students,
-                "inner_loops": folder.journal.inner_loops,
-                "wall_seconds": round(time.perf_counter() - started, 1),
-            }
-        )
+        report = folder.write_report(students)
     draw_conditions(students, folder.path / "conditions")
     console.print(f"figure: {folder.path / 'conditions.png'}\nreport: {report}")
     return report

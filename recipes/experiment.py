@@ -2,7 +2,6 @@
 and adapt the new student for good. Once per seed; `quickstart.yaml` runs one seed, `tiny/three_seeds.yaml` three.
 """
 
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,6 @@ from recipes.train_teacher import Outer, next_step, train_teacher
 
 def run(settings: Experiment, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
-    started = time.perf_counter()
     domain, task = choose_task(settings)
     training, _ = load_data(settings.train, "train", questions=True)
     contexts, references = load_data(settings.held_out, "held_out", questions=True)
@@ -73,14 +71,9 @@ def run(settings: Experiment, team: Team) -> Path:
             parts[name]["by_seed"] = {str(seed): report_student(contexts, [one], "trained_teacher") for seed, one in by_seed}
         report = folder.write_report(
             {
-                "recipe": settings.recipe,
-                "name": settings.name,
-                "seeds": list(settings.seeds),
                 "trained_teachers": trained_teachers,
                 **parts,
                 "lasting_update": lasting,
-                "inner_loops": journal.inner_loops,
-                "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )
     for name, part in parts.items():

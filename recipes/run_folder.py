@@ -53,6 +53,7 @@ class RunFolder:
         if settings.grader == "judge" and settings.judge.base_url is None:
             models = {**models, "judge.model": (settings.judge.model, settings.judge.revision)}
         inputs = identify(contexts, models)
+        self._settings, self._opened = settings, time.perf_counter()
         self.path = Path(settings.runs) / settings.name
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -89,9 +90,13 @@ class RunFolder:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
 
-    def write_report(self, report: dict[str, Any]) -> Path:
+    def write_report(self, report: Mapping[str, Any]) -> Path:
+        """Write a recipe's figures, between what every report has."""
+        told = self._settings
+        seeds = list(getattr(told, "seeds", ())) or [getattr(told, "seed", 0)]
+        spent = {"inner_loops": self.journal.inner_loops, "wall_seconds": round(time.perf_counter() - self._opened, 1)}
         path = self.path / "report.json"
-        write_json(path, report)
+        write_json(path, {"recipe": told.recipe, "name": told.name, "seeds": seeds, **report, **spent})
         return path
 
 

@@ -71,7 +71,6 @@ class Trained:
 
 def run(settings: TrainTeacher, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
-    started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=True)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
@@ -86,13 +85,8 @@ def run(settings: TrainTeacher, team: Team) -> Path:
         told = trained.report()
         report = folder.write_report(
             {
-                "recipe": settings.recipe,
-                "name": settings.name,
-                "seeds": [settings.seed],
                 **told,
                 "student": exchange.describe().model_dump(),
-                "inner_loops": folder.journal.inner_loops,
-                "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )
     for number, row in enumerate(told["mean_reward_by_round"], start=1):

@@ -4,7 +4,6 @@ A teacher is trained here for one student, or for several at once on the mean of
 a hub or a file of self-edits.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,7 +34,6 @@ Matrix = Mapping[str, Mapping[str, Sequence[float]]]
 
 def run(settings: Transfer, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
-    started = time.perf_counter()
     domain, task = choose_task(settings)
     training = load_data(settings.train, "train", questions=True)[0] if settings.train.source else []
     contexts, _ = load_data(settings.held_out, "held_out", questions=True)
@@ -70,14 +68,9 @@ def run(settings: Transfer, team: Team) -> Path:
         told = report_matrix(settings, matrix)
         report = folder.write_report(
             {
-                "recipe": settings.recipe,
-                "name": settings.name,
-                "seeds": list(settings.seeds),
                 "students": {name: exchange.describe().model_dump() for name, exchange in students.items()},
                 "trained": trained,
                 **told,
-                "inner_loops": journal.inner_loops,
-                "wall_seconds": round(time.perf_counter() - started, 1),
             }
         )
     show(settings, told, report)

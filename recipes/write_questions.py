@@ -7,7 +7,6 @@ ones rank self-edits.
 
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,6 @@ from recipes.terminal import console
 
 def run(settings: WriteQuestions, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
-    started = time.perf_counter()
     domain, task = choose_task(settings)
     contexts, _ = load_data(settings.contexts, "contexts", questions=settings.compared > 0)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.writer, "writer")}
@@ -51,9 +49,6 @@ def run(settings: WriteQuestions, team: Team) -> Path:
         kept = filter_by_agreement(exchange, task, written, journal)
         path = write_questions(folder.path / "questions.jsonl", kept)
         report: dict[str, Any] = {
-            "recipe": settings.recipe,
-            "name": settings.name,
-            "seeds": [settings.seed],
             "contexts": len(contexts),
             "contexts_with_questions": sum(bool(context.questions) for context in kept),
             "questions_written": sum(len(context.questions) for context in written),
@@ -63,7 +58,6 @@ def run(settings: WriteQuestions, team: Team) -> Path:
         if settings.compared:
             records = write_candidates(team, settings.teacher, domain, contexts, settings.compared, settings.seed, "self-edits", journal)
             report["ranking"] = compare_rewards(exchange, domain, task, settings, contexts, kept, records, journal)
-        report |= {"inner_loops": journal.inner_loops, "wall_seconds": round(time.perf_counter() - started, 1)}
         place = folder.write_report(report)
     console.print(
         f"questions kept: {report['questions_kept']} of {report['questions_written']}, on {report['contexts_with_questions']} of "
