@@ -21,8 +21,12 @@ DESCRIPTION = "Train a teacher to write self-edits, and adapt students with it."
 EXAMPLES = """examples:
   tutelage run recipes/quickstart.yaml                  train a teacher, freeze it, adapt a new student
   tutelage run recipes/quickstart.yaml rounds=3 student.learning_rate=5e-3 name=longer
-  tutelage run recipes/tiny/train_teacher.yaml --dry-run
+  tutelage run recipes/squad/qwen2.5-7b.yaml --dry-run  what it would do and cost; touches no hub
   tutelage run recipes/tiny/train_teacher.yaml --processes 4 finetune.batch_size=8
+  tutelage import rank_iter0.json --run runs/released   a result file as SEAL released it becomes a run folder
+  tutelage export runs/mine --best-of 1 --out best.jsonl        prompt/completion rows for TRL
+  tutelage expand iter0_train.json --out sequences.jsonl        what a student would train on
+  tutelage grade answers.jsonl --grader lexical --out graded.jsonl
   tutelage schema reward_request                        the protocol as JSON Schema
 
 A run lives in runs/NAME. Interrupted anywhere, the same command continues it.

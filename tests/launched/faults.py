@@ -18,12 +18,13 @@ POINTS = {
     "answering": ("student.cohort", "answer_routed"),
     "scoring": ("student.student", "Student._reward"),
     "journaling": ("protocol.journal", "Journal.append"),
-    "selection": ("recipes.train_teacher", "select"),
+    "selection": ("recipes.train_teacher", "keep_best"),
+    "asking": ("student.student", "Student.ask_one"),
     "finetuning": ("teacher.finetune", "_Progress.on_step_end"),
     "checkpointing": ("teacher.finetune", "confirm_checkpoint"),
     "saving": ("teacher.finetune", "publish_folder"),
     "updating": ("student.single", "ConfirmCheckpoints.on_save"),
-    "keeping": ("student.student", "publish_folder"),
+    "keeping": ("student.lasting", "publish_folder"),
     "reporting": ("recipes.run_folder", "RunFolder.write_report"),
 }
 """Every phase of a run, and the function that is stopped at."""
@@ -79,7 +80,7 @@ def note_what_is_computed(path: Path) -> None:
         with path.open("a") as file:
             file.write("".join(line + "\n" for line in lines))
 
-    score, sample = Student.score_cohort, Policy.sample
+    score, ask, sample = Student.score_cohort, Student.ask_one, Policy.sample
 
     @functools.wraps(score)  # its name, too: functions cross between processes by name
     def noted_score(self: Student, number: int) -> Any:
@@ -87,13 +88,19 @@ def note_what_is_computed(path: Path) -> None:
         note([result.key for result in results])
         return results
 
+    @functools.wraps(ask)
+    def noted_ask(self: Student, request: Any) -> Any:
+        answers = ask(self, request)
+        note([answers.key])
+        return answers
+
     @functools.wraps(sample)
     def noted_sample(self: Policy, prompts: Any, seeds: Any) -> list[str]:
         texts = sample(self, prompts, seeds)
         note([f"{seed} {self.settings.adapter or self.settings.model}" for seed in seeds])
         return texts
 
-    Student.score_cohort, Policy.sample = noted_score, noted_sample  # type: ignore[method-assign]
+    Student.score_cohort, Student.ask_one, Policy.sample = noted_score, noted_ask, noted_sample  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

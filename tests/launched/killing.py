@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from faults import FIRST_ALONE, POINTS  # noqa: E402
 
-from protocol.journal import CandidateRecord, RewardRecord, read_records  # noqa: E402
+from protocol.journal import AnswersRecord, CandidateRecord, RewardRecord, read_records  # noqa: E402
 
 RECIPE = (
     "recipes/quickstart.yaml name=killed seeds=[3] rounds=2 contexts_per_round=2 candidates=2 held_out.limit=2 retention.limit=2 lasting=2 "
@@ -97,7 +97,7 @@ def finish(processes: int, folder: Path, words: list[str] = RECIPE) -> None:
 
 
 def count_journaled(folder: Path) -> tuple[int, int]:
-    """Different candidates and rewards in the journal, and how many of them stand there twice."""
+    """Different candidates, rewards and answers in the journal, and how many of them stand there twice."""
     path = folder / "runs" / "killed" / "journal.jsonl"
     keys: list[Any] = []
     if path.exists():
@@ -106,13 +106,13 @@ def count_journaled(folder: Path) -> tuple[int, int]:
         for record in read_records(folder / "whole.jsonl"):
             if isinstance(record, CandidateRecord):
                 keys.append((record.stage, record.context, record.index))
-            elif isinstance(record, RewardRecord):
+            elif isinstance(record, RewardRecord | AnswersRecord):
                 keys.append(record.result.key)
     return len(set(keys)), len(keys) - len(set(keys))
 
 
 def count_computed(folder: Path) -> int:
-    """Candidates and rewards that were computed since the last count."""
+    """Candidates, rewards and answers that were computed since the last count."""
     files = list(folder.glob("computed-*"))
     count = sum(len(file.read_text().splitlines()) for file in files)
     for file in files:
