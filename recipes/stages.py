@@ -186,9 +186,9 @@ def ask(exchange: Exchange, requests: Sequence[AskRequest], stage: str, journal:
 
 
 def commit(
-    exchange: Exchange, task: Task, lessons: Sequence[Lesson], seed: Sequence[int], journal: Journal, stage: str = "a lasting update"
+    exchange: Exchange, task: Task, lessons: Sequence[Lesson], seed: Sequence[int], journal: Journal, stage: str = ""
 ) -> VersionCard:
-    """Make a lasting update, unless the journal says that it was made and the folder is there."""
+    """Make a lasting update, unless the journal says that it was made and the folder is there. A `stage` is told the user."""
     if not lessons:
         raise InnerLoopFailed("no candidate is a self-edit, so there is nothing to learn; try another teacher or more candidates")
     request = CommitRequest(task=task, lessons=tuple(lessons), seed=derive_seed(*seed, "commit"))
@@ -196,7 +196,9 @@ def commit(
     known = journal.commits.get(key)
     if known is not None and is_whole(Path(known.path)):
         return known
-    with terminal.console.status(f"{stage} from {len(lessons)} self-edits"):
+    with terminal.console.status(f"{stage or 'a lasting update'} from {len(lessons)} self-edits"):
         card = exchange.commit(request)
     journal.append(CommitRecord(card=card))
+    if stage:
+        terminal.console.print(f"{stage} · learned together: {len(lessons)} self-edits, {card.trained_tokens} tokens, {card.seconds:.0f} s")
     return card
