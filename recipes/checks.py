@@ -151,7 +151,12 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
 
 def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
     domain, _ = choose_task(settings)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.compared > 0, fetch=fetch)
+    contexts, _ = load_data(settings.contexts, "contexts", questions=False, fetch=fetch)
+    if settings.compared and (bare := next((c for c in contexts if not any(q.answers for q in c.questions)), None)):
+        raise InvalidInput(
+            f"compared is {settings.compared}, but context {bare.title or bare.passage[:40]!r} has no question of its own to compare with; "
+            "set compared=0"
+        )
     choose_style(settings.writer.style, domain, "writer.style")
     check_teacher(settings.writer, "writer", contexts, settings.samples, fetch=fetch)
     check_student(settings.student, "student", fetch=fetch)

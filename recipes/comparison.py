@@ -231,5 +231,6 @@ def describe(report: Mapping[str, Any]) -> list[str]:
 
 def describe_difference(summary: Summary) -> str:
     """A difference in points; says so where its interval does not support a ranking."""
-    text = f"{summary['mean']:+.1%} [{summary['low']:+.1%}, {summary['high']:+.1%}]"
+    mean, low, high = (round(summary[name], 3) + 0.0 for name in ("mean", "low", "high"))  # no minus before a zero
+    text = f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]"
     return text if is_clear(summary) else text + ", which supports no ranking"

@@ -85,8 +85,20 @@ def _override(merged: DictConfig, overrides: list[str]) -> DictConfig:
             parsed = OmegaConf.from_dotlist([override])
         except (YAMLError, OmegaConfBaseException) as error:
             raise InvalidInput(f"override {override!r} has a value that is not YAML; quote it") from error
+        if _drop_entry(merged, key, parsed):
+            continue
         merged = _merge(merged, parsed, "command line")
     return merged
+
+
+def _drop_entry(merged: DictConfig, key: str, parsed: DictConfig) -> bool:
+    """Take `teachers.NAME=null` or `students.NAME=null` as leaving that one out."""
+    group, _, name = key.strip().partition(".")
+    entries = merged.get(group) if group in ("teachers", "students") else None
+    if entries is None or name not in entries or parsed[group][name] is not None:
+        return False
+    del entries[name]
+    return True
 
 
 def load_judge(overrides: list[str]) -> JudgeSettings:
@@ -120,7 +132,7 @@ def _merge(base: DictConfig, content: Any, place: str) -> DictConfig:
         raise InvalidInput(f"{place}: unknown key {key!r}; {_did_you_mean(last, [str(k) for k in known])}") from error
     except (OmegaConfBaseException, TypeError) as error:
         where = f"{error.full_key}: " if isinstance(error, OmegaConfBaseException) and error.full_key else ""
-        raise InvalidInput(f"{place}: {where}{_first_line(error)}") from error
+        raise InvalidInput(f"{place}: {where}{_first_line(error)}{_remedy(error)}") from error
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -128,6 +140,14 @@ def _merge(base: DictConfig, content: Any, place: str) -> DictConfig:
 def _did_you_mean(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"it is one of {', '.join(known)}"
+
+
+def _remedy(error: Exception) -> str:
+    """What to write instead, for OmegaConf's commonest complaints."""
+    said = str(error)
+    if "is not a ListConfig" in said:
+        return "; give a list, such as [one,two]"
+    return "; an empty text is written as ''" if "Incompatible value 'None' for field of type 'str'" in said else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -162,7 +162,9 @@ def _compare(settings: Compare, size: Sizes) -> Iterator[Phase]:
         if "matched_paraphrase" in baselines:
             yield from _write(next(teacher for teacher in settings.teachers.values() if not teacher.edits), size, written)
         for student in settings.students.values():
-            yield from _learn(student, size, written * learned * settings.repeats)
+            loops, *rest = _learn(student, size, written * learned * settings.repeats)
+            together = replace(loops, what="lasting updates", pieces=learned * settings.repeats)
+            yield from (together if settings.passages == "together" else loops, *rest)
 
 
 def _write(teacher: TeacherSettings, size: Sizes, pieces: float) -> list[Phase]:
@@ -229,11 +231,13 @@ def describe_costs(phases: Sequence[Phase]) -> str:
             told.append(f"{spent:.2f} h")
         lines.append(f"  {what} ({who} {model}): {', '.join(told)}")
     weights = {(phase.who, phase.model): (sizes[phase.model] or 0) * _BYTES[phase.dtype] for phase in phases}
-    adapters = max((count_adapter(sizes[phase.model] or 0, phase.rank) * BYTES_PER_TRAINED for phase in phases), default=0)
+    trained = {(phase.who, phase.what): count_adapter(sizes[phase.model] or 0, phase.rank) * BYTES_PER_TRAINED for phase in phases}
+    adapters = [f"{size / 1e9:.1f} GB for each adapter of a {who} in training ({what})" for (who, what), size in trained.items() if size]
     lines.append(
-        f"  in all at least {hours:.2f} hours of one H100; {sum(weights.values()) / 1e9:.1f} GB for the weights of all models, "
-        f"{adapters / 1e9:.1f} GB for each adapter in training, and activations"
+        f"  in all at least {hours:.2f} hours of one H100, if it did {FLOPS / 1e12:.0f} TFLOP/s and {BYTES_PER_SECOND / 1e12:.1f} TB/s "
+        f"throughout, with self-edits {EDIT_PER_PASSAGE} times as long as passages"
     )
+    lines.append(f"  memory: {sum(weights.values()) / 1e9:.1f} GB for the weights of all models, {', '.join(adapters)}; activations on top")
     if unknown := [model for model, size in sizes.items() if size is None]:
         lines.append(f"  without {', '.join(unknown)}, whose size is not known before it is fetched")
     return "\n".join(lines)

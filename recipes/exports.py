@@ -21,6 +21,9 @@ from teacher.selection import keep_best
 
 What = Literal["sft", "messages", "dataset"]
 WHAT = get_args(What)
+GRADED = '{"question": str, "gold": str or [str], "answer": str}'
+HELD_OUT = "/held-out"
+"""How stages end in which teachers write about held-out contexts (`recipes.conditions.write_edits`)."""
 
 
 def export_run(folder: Path, what: What, best_of: int | None, stage: str, output: Path, domain: Domain) -> tuple[int, int]:
@@ -29,19 +32,19 @@ def export_run(folder: Path, what: What, best_of: int | None, stage: str, output
     Args:
         what: `sft` writes TRL's `prompt`/`completion` rows as JSONL, `messages` conversations, `dataset` a `datasets` folder that has
             the reward and its parts as well.
-        best_of: Keep so many of each context and stage, by mean reward; ties keep the earlier. None keeps all. One that was given up
-            after fewer repeats than others is not among the best.
-        stage: Only of stages that begin so.
+        best_of: Keep so many of each context and stage, by mean reward over students and repeats; ties keep the earlier. None keeps
+            all. One that was given up after fewer repeats than others is not among the best.
+        stage: Only of stages that begin so. An empty one means all but those on held-out contexts, which are no training data.
 
     Returns:
         How many rows were written, and how many were left out because their prompt is not known.
     """
     contexts = read_contexts(folder)
-    scored = [(c, reward) for c, reward in _scored(folder, contexts, domain) if c.stage.startswith(stage)]
+    every = list(_scored(folder, contexts, domain))
+    scored = [(c, reward) for c, reward in every if (c.stage.startswith(stage) if stage else not c.stage.endswith(HELD_OUT))]
     if not scored:
-        raise InvalidInput(
-            f"{folder} has no self-edit with a reward{f' in a stage {stage!r}' * bool(stage)}, so there is nothing to export"
-        )
+        stages = ", ".join(dict.fromkeys(candidate.stage for candidate, _ in every)) or "none"
+        raise InvalidInput(f"{folder} has no self-edit with a reward in that stage; give --stage one of those that have: {stages}")
     if best_of is not None:
         scored = _best(scored, best_of)
     rows = [_row(c, reward, contexts[c.context], domain, what) for c, reward in scored if c.style in domain.styles]
@@ -77,23 +80,38 @@ def _save_dataset(rows: list[dict[str, Any]], output: Path) -> None:
 
 
 def _scored(folder: Path, contexts: dict[str, Context], domain: Domain) -> Iterator[tuple[CandidateRecord, Reward]]:
-    """Candidates that are self-edits, each with the mean of its rewards from all students and repeats, and all their seeds."""
-    candidates: list[CandidateRecord] = []
+    """Candidates that are self-edits, each with its rewards made one: the mean value, and the sums of all else.
+
+    Counted are the rewards of students that scored all of a stage's candidates; another may have met the same self-edit elsewhere.
+    """
+    stages: dict[str, list[CandidateRecord]] = {}
     rewards: dict[tuple[str, str], list[Reward]] = {}
     for record in read_records(folder / "journal.jsonl"):
         if isinstance(record, CandidateRecord):
-            candidates.append(record)
+            stages.setdefault(record.stage, []).append(record)
         elif isinstance(record, RewardRecord) and isinstance(record.result, Reward):
             rewards.setdefault((record.result.context, record.result.edit), []).append(record.result)
-    for candidate in candidates:
-        if candidate.context not in contexts:
-            raise InvalidInput(f"{folder}: the journal speaks of context {candidate.context}, which contexts.jsonl has not; restore it")
-        edit = read_edit(candidate, domain, contexts[candidate.context])
-        own = rewards.get((candidate.context, edit.id), []) if edit else []
-        if own:
-            seeds = tuple(seed for reward in own for seed in reward.seeds)
-            mean = statistics.mean(reward.value for reward in own for _ in reward.seeds)  # exact, so that ties stay ties
-            yield candidate, own[0].model_copy(update={"value": mean, "seeds": seeds})
+    for candidates in stages.values():
+        scored = [(candidate, own) for candidate in candidates if (own := _rewards_of(candidate, rewards, folder, contexts, domain))]
+        students = set.intersection(*({reward.student for reward in own} for _, own in scored)) if scored else set()
+        for candidate, own in scored:
+            yield candidate, _merge([reward for reward in own if reward.student in students or not students])
+
+
+def _rewards_of(
+    candidate: CandidateRecord, rewards: dict[tuple[str, str], list[Reward]], folder: Path, contexts: dict[str, Context], domain: Domain
+) -> list[Reward]:
+    if candidate.context not in contexts:
+        raise InvalidInput(f"{folder}: the journal speaks of context {candidate.context}, which contexts.jsonl has not; restore it")
+    edit = read_edit(candidate, domain, contexts[candidate.context])
+    return rewards.get((candidate.context, edit.id), []) if edit else []
+
+
+def _merge(rewards: Sequence[Reward]) -> Reward:
+    seeds = tuple(seed for reward in rewards for seed in reward.seeds)
+    mean = statistics.mean(reward.value for reward in rewards for _ in reward.seeds)  # exact, so that ties stay ties
+    sums = {name: sum(getattr(reward, name) for reward in rewards) for name in ("gained", "lost", "trained_tokens")}
+    return rewards[0].model_copy(update={"value": mean, "seeds": seeds, **sums})
 
 
 def _row(candidate: CandidateRecord, reward: Reward, context: Context, domain: Domain, what: What) -> dict[str, Any]:
@@ -103,15 +121,16 @@ def _row(candidate: CandidateRecord, reward: Reward, context: Context, domain: D
     row = {"prompt": prompt, "completion": candidate.text}
     if what == "sft":
         return row
-    measured = {"reward": reward.value, "gained": reward.gained, "lost": reward.lost, "trained_tokens": reward.trained_tokens}
+    parts = {name: getattr(reward, name) / len(reward.seeds) for name in ("gained", "lost", "trained_tokens")}
+    measured = {"reward": reward.value, "repeats": len(reward.seeds), **parts}
     return {**row, "title": context.title, "context": candidate.context, "stage": candidate.stage, "index": candidate.index, **measured}
 
 
-def expand_file(path: Path, output: Path, domain: Domain) -> int:
+def expand_file(path: Path, output: Path, domain: Domain) -> tuple[int, int]:
     """Write what a student would train on for every completion of a file: a row per completion. Its text says how it is split.
 
     Returns:
-        How many completions were no self-edits; their rows say why and have no sequences.
+        How many rows there are, and how many completions were no self-edits; their rows say why and have no sequences.
     """
     malformed = 0
     rows: list[dict[str, Any]] = []
@@ -125,7 +144,7 @@ def expand_file(path: Path, output: Path, domain: Domain) -> int:
                 rows.append({**place, "sequences": [], "malformed": str(error)})
                 malformed += 1
     write_jsonl(output, rows)
-    return malformed
+    return len(rows), malformed
 
 
 def grade_file(path: Path, grader: Grader, output: Path) -> dict[str, float]:
@@ -134,9 +153,9 @@ def grade_file(path: Path, grader: Grader, output: Path) -> dict[str, float]:
     Returns:
         How many rows were graded, the share that is correct, and how many verdicts are missing.
     """
-    rows = [(row, *_read_row(row, f"{path}, line {number}")) for number, row in read_jsonl(path)]
+    rows = [(row, *_read_row(row, f"{path}, line {number}")) for number, row in read_jsonl(path, GRADED)]
     if not rows:
-        raise InvalidInput(f'{path} holds no rows; every line is {{"question": str, "gold": str or [str], "answer": str}}')
+        raise InvalidInput(f"{path} holds no rows; every line is {GRADED}")
     outcomes = grader.grade([question for _, question, _ in rows], [answer for _, _, answer in rows])
     write_jsonl(output, [{**row, "correct": o.correct, "score": o.score} for (row, _, _), o in zip(rows, outcomes, strict=True)])
     verdicts = [outcome.correct for outcome in outcomes if outcome.correct is not None]

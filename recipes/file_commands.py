@@ -22,8 +22,8 @@ def add_file_commands(commands: Any) -> None:
     export.add_argument("run", type=Path, metavar="DIR", help="a run folder")
     what = "prompt/completion rows, chat messages, or a datasets folder with rewards"
     export.add_argument("--what", choices=("sft", "messages", "dataset"), default="sft", help=what)
-    export.add_argument("--best-of", type=int, metavar="N", help="keep the N best of each context by reward; without it, all")
-    export.add_argument("--stage", default="", metavar="TEXT", help="only of stages that begin so, such as seed-0/trained_teacher/round-1")
+    export.add_argument("--best-of", type=int, metavar="N", help="keep the N best of each context and stage by mean reward; all without it")
+    export.add_argument("--stage", default="", metavar="TEXT", help="only of stages that begin so; without it, all but held-out ones")
     export.add_argument("--out", type=Path, required=True, metavar="FILE")
     expand = commands.add_parser("expand", help="write the training sequences of every completion in a file")
     expand.add_argument("file", type=Path, help="contexts with completions, such as iter0_train.json")
@@ -66,8 +66,8 @@ def expand_completions(options: argparse.Namespace, rest: Sequence[str]) -> str:
 
     domain = DOMAINS["knowledge"]
     choose_style(options.style, domain, "--style")
-    malformed = expand_file(options.file, options.out, domain)
-    return f"{options.out}" + (f"; {malformed} completions are no self-edits and have no sequences" if malformed else "")
+    rows, malformed = expand_file(options.file, options.out, domain)
+    return f"{rows} rows: {options.out}" + (f"; {malformed} completions are no self-edits and have no sequences" if malformed else "")
 
 
 def grade_rows(options: argparse.Namespace, rest: Sequence[str]) -> str:
@@ -79,7 +79,8 @@ def grade_rows(options: argparse.Namespace, rest: Sequence[str]) -> str:
         check_model(judge.model, "judge.model", judge.revision, kind="either")
     graded = grade_file(options.file, open_grader(options.grader, judge), options.out)
     missing = f", {graded['missing']} verdicts missing" if graded["missing"] else ""
-    return f"{graded['graded']} of {graded['rows']} rows graded, {graded['correct']:.1%} correct{missing}: {options.out}"
+    share = f", {graded['correct']:.1%} correct" if graded["graded"] else ""
+    return f"{graded['graded']} of {graded['rows']} rows graded{share}{missing}: {options.out}"
 
 
 FILE_COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Sequence[str]], str]]] = {

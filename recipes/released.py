@@ -97,10 +97,11 @@ def import_results(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> _ResultFile:
-    content = read_json(path)
+    content = read_json(path) if path.suffix.lower() != ".jsonl" else None
     if not isinstance(content, dict) or "articles" not in content:
         raise InvalidInput(
-            f"{path} has no articles; it must be a result file as SEAL released it, such as rank_iter0.json or eval_base.json"
+            f"{path} has no articles; it must be a result file as SEAL released it, such as rank_iter0.json or eval_base.json "
+            "(files of self-edits alone serve as teachers.NAME.edits=FILE)"
         )
     try:
         return _ResultFile.model_validate(content)

@@ -75,7 +75,7 @@ class RunFolder:
             raise InvalidInput(f"run folder {self.path} cannot be written: {error.strerror}; choose another with runs=DIR") from error
         self.journal = Journal(self.path / "journal.jsonl")
         team.work_in(self.path)
-        if self.journal.rounds:
+        if self.journal.rounds or self.journal.candidates:
             console.print(f"{self.path} is there: going on from its journal")
 
     def __enter__(self) -> "RunFolder":
@@ -160,6 +160,8 @@ def _refuse_changes(recipe: Path, settings: RecipeSettings) -> None:
     old = _flat(OmegaConf.to_container(OmegaConf.load(recipe)))
     new = _flat(OmegaConf.to_container(OmegaConf.structured(settings)))
     changed = sorted(key for key in (old.keys() | new.keys()) - _DECIDE_NOTHING if old.get(key) != new.get(key))
+    if "recipe" in changed:
+        changed = ["recipe"]
     if changed:
         shown = "; ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in changed)
         raise InvalidInput(

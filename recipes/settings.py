@@ -154,7 +154,7 @@ def usable_baselines(settings: Compare) -> tuple[list[str], list[str]]:
         left_out.append("matched_paraphrase is left out: no teacher is a model that could paraphrase")
     if "other_context" in wanted and settings.passages == "together":
         wanted.remove("other_context")
-        left_out.append("other_context is left out: one adapter learns all contexts together")
+        left_out.append("other_context, leakage and retention are left out: one adapter learns all contexts together")
     return wanted, left_out
 
 

@@ -211,6 +211,8 @@ def select(
     if reliability:
         console.print(f"{stage}: {describe_reliability(reliability)}")
     measured = [own for own in scored if own.accuracies]
+    if all(len({scored[i].reward for i in own if scored[i].running}) < 2 for own in group_by_context(candidates, contexts)):
+        console.print(f"{stage}: all self-edits of each context were paid alike, so the first are kept: these rewards teach nothing")
     groups = group_by_context(candidates, contexts)
     firsts = [[reward for i in own if (reward := scored[i].first_reward) is not None] for own in groups]
     return SelectionRecord(

@@ -126,8 +126,8 @@ def show(settings: Transfer, told: Mapping[str, Any], report: Path) -> None:
         if told[part]:
             console.print(_table(title, told[part], students, {name: teacher.trained_for for name, teacher in settings.teachers.items()}))
     for part in ("accuracy", "kept"):
-        if told[part]:
-            cells = [[row[student] for student in students] for row in told[part].values()]
+        cells = [[row[student] for student in students] for row in told[part].values()]
+        if any(cell for row in cells for cell in row):
             draw_matrix(list(told[part]), students, cells, titles[part], beside.with_name(f"transfer-{part}"))
             console.print(f"figure: {beside.with_name(f'transfer-{part}.png')}")
     console.print(f"report: {report}")

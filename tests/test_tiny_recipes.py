@@ -19,13 +19,14 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_teachers_meet_students_that_they_were_not_trained_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [f"runs={tmp_path}", "rounds=1", "contexts_per_round=2", "candidates=3", "held_out.limit=6", "train.limit=4"]
+    words = [f"runs={tmp_path}", "rounds=1", "contexts_per_round=2", "candidates=2", "held_out.limit=4", "train.limit=4", "baseline=''"]
     assert main(["run", "recipes/tiny/transfer.yaml", *words]) == 0
     report = json.loads((tmp_path / "transfer" / "report.json").read_text())
     students = {"seed_oss", "llama", "olmo2"}
     assert set(report["accuracy"]) == {"no_edit", "untrained", "for_one", "for_two"}
-    assert all(set(row) == students and row["llama"]["n"] == 6 for row in report["accuracy"].values())
-    assert set(report["gain"]) == set(report["kept"]) == {"for_one", "for_two"}
+    assert all(set(row) == students and row["llama"]["n"] == 4 for row in report["accuracy"].values())
+    assert set(report["gain"]) == {"untrained", "for_one", "for_two"}
+    assert set(report["kept"]) == {"for_one", "for_two"}
     assert report["accuracy"]["untrained"]["olmo2"]["mean"] > report["accuracy"]["no_edit"]["olmo2"]["mean"]
     for figure in ("transfer-accuracy.png", "transfer-accuracy.svg", "transfer-kept.png", "transfer-kept.svg"):
         assert (tmp_path / "transfer" / figure).stat().st_size > 1000
@@ -35,6 +36,12 @@ def test_teachers_meet_students_that_they_were_not_trained_for(tmp_path: Path, c
     one, two = (sum(selections[f"seed-0/for_{name}/round-1"].rewards) / 2 for name in ("one", "two"))
     assert two == pytest.approx((one + sum(of_llama) / len(of_llama)) / 2)
     assert "share of the gain on its own students" in capsys.readouterr().out
+    out = tmp_path / "rows.jsonl"
+    assert main(["export", str(tmp_path / "transfer"), "--best-of", "1", "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 4  # two contexts for each of two teachers, none of them held out
+    assert main(["export", str(tmp_path / "transfer"), "--stage", "seed-0/untrained/held-out", "--out", str(out)]) == 0
+    assert main(["export", str(tmp_path / "transfer"), "--stage", "nowhere", "--out", str(out)]) == 2
+    assert "give --stage one of those that have: seed-0/for_one/round-1, seed-0/for_two/round-1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

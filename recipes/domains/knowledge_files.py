@@ -57,14 +57,14 @@ def read_text(path: Path) -> str:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, value) for every line that is not blank."""
+def read_jsonl(path: Path, shape: str = SHAPE) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, value) for every line that is not blank; `shape` says in messages what a line should be."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InvalidInput(f"{path}, line {number} is not JSON: {error}; every line is one object {SHAPE}") from error
+                raise InvalidInput(f"{path}, line {number} is not JSON: {error}; every line is one object {shape}") from error
 
 
 def clean(text: str) -> str:

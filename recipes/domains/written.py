@@ -33,9 +33,9 @@ def read_written(path: Path) -> list[Written]:
         InvalidInput: Names the file, the place, the value and the remedy.
     """
     if not path.is_file():
-        raise InvalidInput(f"{path} is no file of self-edits; each row is {SHAPE}")
+        raise InvalidInput(f"{path} {'is a folder' if path.exists() else 'does not exist'}; give a file of self-edits, each row {SHAPE}")
     if path.suffix.lower() == ".jsonl":
-        rows: Iterable[tuple[str, Any]] = ((f"{path}, line {number}", row) for number, row in read_jsonl(path))
+        rows: Iterable[tuple[str, Any]] = ((f"{path}, line {number}", row) for number, row in read_jsonl(path, SHAPE))
     else:
         content = read_json(path)
         if isinstance(content, dict):

@@ -4,7 +4,7 @@ import pytest
 
 from protocol.errors import InvalidInput
 from recipes.config import load_recipe, to_yaml
-from recipes.settings import RECIPES, Experiment, TrainTeacher
+from recipes.settings import RECIPES, Compare, Experiment, TrainTeacher
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,3 +106,24 @@ def test_a_key_in_a_recipe_is_refused_whatever_the_grader_and_not_shown(override
     with pytest.raises(InvalidInput, match=r"judge\.") as error:
         load_recipe(ROOT / "recipes" / "quickstart.yaml", [override])
     assert "secret123" not in str(error.value)
+
+
+def test_a_teacher_may_be_left_out_on_the_command_line() -> None:
+    path = ROOT / "recipes" / "tiny" / "compare.yaml"
+    settings = load_recipe(path, ["teachers.question_writer=null"])
+    assert isinstance(settings, Compare)
+    assert list(settings.teachers) == ["untrained_teacher", "trained_teacher"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("baselines=passage_only", r"give a list, such as \[one,two\]"),
+        ("contexts.split=", "an empty text is written as ''"),
+        ("baselines=[passge_only]", r"baselines has 'passge_only'; Did you mean 'passage_only'\?"),
+        ("give_up_below=0.7", "unknown key 'give_up_below'"),
+    ],
+)
+def test_what_a_comparison_cannot_have_is_refused_with_a_remedy(override: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        load_recipe(ROOT / "recipes" / "tiny" / "compare.yaml", [override])

@@ -175,7 +175,7 @@ def test_only_rows_whose_prompt_is_known_are_exported(tmp_path: Path, capsys: py
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "x")]) == 0
     assert "0 rows: " in (told := capsys.readouterr().out) and "3 are left out" in told
     assert main(["export", str(tmp_path / "run"), "--stage", "seed-0", "--out", str(tmp_path / "x")]) == 2
-    assert "no self-edit with a reward in a stage 'seed-0'" in capsys.readouterr().err
+    assert "give --stage one of those that have: imported" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_there_is_no_place_for_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
