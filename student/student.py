@@ -3,13 +3,11 @@
 Implements `protocol.exchange.StudentService`. It sees text and messages only; it shares nothing with a teacher.
 """
 
-import itertools
 import json
-import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -38,7 +36,8 @@ from student.answers import answer
 from student.base import FrozenBase, fingerprint
 from student.engines import choose_engine
 from student.grading import by_context, grade, value
-from student.inner_loop import Adapted, InnerLoop, check_prompts, make_plan, prepare
+from student.inner_loop import Adapted, check_prompts, make_plan, prepare
+from student.jobs import Job, make_cohorts
 from student.lasting import save_version
 from student.settings import StudentSettings
 from student.sft import settle_memory
@@ -47,21 +46,6 @@ from student.single import Single
 LIMITS = tuple(Limits.model_fields)
 NOT_IN_CARD = ("model", "revision", "merge", "save_every", "answer_batch", "inner_loop", "cohort", "cohort_tokens", *LIMITS)
 """Settings that decide no reward, or stand elsewhere in the card."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A request made ready: one inner loop per seed, which asks the context's questions, then the probes'."""
-
-    request: RewardRequest
-    id: str
-    domain: Domain
-    grader: Grader
-    loops: tuple[InnerLoop, ...]
-
-    @property
-    def contexts(self) -> tuple[Context, ...]:
-        return (self.request.context, *self.request.probes)
 
 
 class Student:
@@ -127,7 +111,7 @@ class Student:
             except InnerLoopFailed as error:
                 refused += [self._refuse(request, error)] if request.id not in known else []
         sizes = self._engine.cohort_sizes([loop for job in jobs for loop in job.loops])
-        self._cohorts, self._known = _cohorts(jobs, sizes), frozenset(known)
+        self._cohorts, self._known = make_cohorts(jobs, sizes), frozenset(known)
         return refused, [n for n, cohort in enumerate(self._cohorts) if any(job.id not in known for job in cohort)]
 
     def score_cohort(self, number: int) -> list[Reward | Refusal]:
@@ -308,18 +292,3 @@ class Student:
     def _answer(self, base: FrozenBase, prompts: Sequence[str], domain: Domain) -> list[str]:
         with base.ready():
             return answer(base.model, base.tokenizer, prompts, domain.answer_tokens, self._settings.answer_batch)
-
-
-def _cohorts(jobs: Sequence[Job], sizes: tuple[int, int]) -> list[Sequence[Job]]:
-    """Neighbours together, about as many in each cohort, from `least` to `most` inner loops if there are enough.
-
-    If that leaves a choice, the number of cohorts divides by 8, 4 or 2, so that as many processes get equal parts; it never depends
-    on how many processes there are.
-    """
-    least, most = sizes
-    loops = sum(len(job.loops) for job in jobs)
-    fewest = math.ceil(loops / most)
-    allowed = max(fewest, loops // least)
-    count = next(count for by in (8, 4, 2, 1) if (count := math.ceil(fewest / by) * by) <= allowed)
-    bounds = [len(jobs) * number // count for number in range(count + 1)] if count else []
-    return [jobs[start:end] for start, end in itertools.pairwise(bounds) if start < end]

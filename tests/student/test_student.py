@@ -27,8 +27,9 @@ from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
 from recipes.tiny.source import load_tiny
 from student.inner_loop import InnerLoop, make_plan
+from student.jobs import Job, make_cohorts
 from student.settings import StudentSettings
-from student.student import Job, Student, _cohorts
+from student.student import Student
 
 TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
 CONTEXT = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
@@ -265,7 +266,7 @@ def test_what_a_model_folder_suggests_for_generation_does_not_creep_in(llama: st
 )
 def test_cohorts_are_even_and_as_many_as_processes_can_share(jobs: int, sizes: tuple[int, int], expected: list[int]) -> None:
     job = _prepared()
-    cohorts = _cohorts([job] * jobs, sizes)
+    cohorts = make_cohorts([job] * jobs, sizes)
     assert [len(cohort) for cohort in cohorts] == expected
 
 
