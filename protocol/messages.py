@@ -53,6 +53,11 @@ class Context(Message):
     demonstrations: Annotated[tuple[Demonstration, ...], Field(max_length=1000)] = ()
     questions: Annotated[tuple[Question, ...], Field(max_length=10_000)] = ()
 
+    @property
+    def label(self) -> str:
+        """How messages to a user name it."""
+        return self.title or self.passage[:40]
+
 
 class Example(Message):
     """One training sequence: `prompt` then `completion`. Where the loss falls is the update's `loss_on`."""

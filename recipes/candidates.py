@@ -10,6 +10,8 @@ from protocol.messages import Context, Provenance, RewardRequest, SelfEdit, Task
 from recipes.domains.knowledge_files import clean
 
 MAX_JOURNALED_CHARACTERS = 200_000
+HELD_OUT = "/held-out"
+"""How stages end in which frozen teachers write about held-out contexts."""
 
 
 def record_candidate(domain: Domain, context: Context, text: str, stage: str, index: int, seed: int, style: str) -> CandidateRecord:

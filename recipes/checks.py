@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
 from recipes.costs import describe_costs, list_phases, measure_contexts
-from recipes.inputs import check_model, check_student, check_teacher, choose_style, choose_task, load_data
+from recipes.inputs import check_judge_model, check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 from recipes.settings import (
     BASELINES,
@@ -17,6 +17,7 @@ from recipes.settings import (
     TrainTeacher,
     Transfer,
     WriteQuestions,
+    count_trained,
     usable_baselines,
 )
 from recipes.zero_configs import check_config, zero_stage
@@ -36,8 +37,7 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         InvalidInput: Names the key, the value and the remedy. Nothing has been created.
     """
     check_run_folder(settings)
-    if settings.grader == "judge" and settings.judge.base_url is None:
-        check_model(settings.judge.model, "judge.model", settings.judge.revision, kind="either", fetch=fetch)
+    check_judge_model(settings.grader, settings.judge, fetch=fetch)
     finetuned = settings.teacher.dtype if isinstance(settings, TrainTeacher | Experiment) else "float32"
     check_config(settings.distributed.deepspeed, "distributed.deepspeed", finetuned)
     match settings:
@@ -115,7 +115,7 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
         check_teacher(teacher, f"teachers.{name}", contexts, settings.candidates, fetch=fetch)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}", fetch=fetch)
-    learned = len(settings.teachers) + bool(references) + sum(name != "in_context" for name in usable_baselines(settings)[0])
+    learned = len(settings.teachers) + bool(references) + count_trained(usable_baselines(settings)[0])
     updates = learned * len(settings.students) * settings.repeats * len(settings.seeds)
     cost = f"{updates} lasting updates" if settings.passages == "together" else f"{updates * len(contexts)} inner loops"
     return f"{learned} conditions on {len(contexts)} contexts and {len(settings.students)} students: {cost}"
@@ -154,8 +154,7 @@ def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
     contexts, _ = load_data(settings.contexts, "contexts", questions=False, fetch=fetch)
     if settings.compared and (bare := next((c for c in contexts if not any(q.answers for q in c.questions)), None)):
         raise InvalidInput(
-            f"compared is {settings.compared}, but context {bare.title or bare.passage[:40]!r} has no question of its own to compare with; "
-            "set compared=0"
+            f"compared is {settings.compared}, but context {bare.label!r} has no question of its own to compare with; set compared=0"
         )
     choose_style(settings.writer.style, domain, "writer.style")
     check_teacher(settings.writer, "writer", contexts, settings.samples, fetch=fetch)
@@ -184,7 +183,7 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     if settings.new_student.model:
         check_student(settings.new_student, "new_student", fetch=fetch)
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
-    learned = 3 + bool(references) + sum(name != "in_context" for name in settings.baselines)
+    learned = 3 + bool(references) + count_trained(settings.baselines)
     evaluation = (2 if settings.new_student.model else 1) * learned * len(contexts) * settings.held_out_repeats
     return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
 

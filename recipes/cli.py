@@ -58,15 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if unknown := [word for word in rest if options.command not in ("run", "grade") or word.startswith("-") or "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        options.overrides += rest
     seat = Seat()
     try:
         seat = take_seat()
         if options.command == "schema":
             return print_schema(options.message)
         if options.command in FILE_COMMANDS:
-            print(FILE_COMMANDS[options.command](options, rest))
+            print(FILE_COMMANDS[options.command](options))
             return 0
-        return run_recipe(options.recipe, options.overrides + rest, seat, options.processes, options.dry_run)
+        return run_recipe(options.recipe, options.overrides, seat, options.processes, options.dry_run)
     except TutelageError as error:
         who = f"process {seat.rank}: " if seat.rank else ""
         print(f"tutelage: {who}{error}", file=sys.stderr)

@@ -11,7 +11,7 @@ from rich.table import Table
 from protocol.errors import TutelageError
 from protocol.messages import Context, Outcomes, accuracy
 from recipes.conditions import Effect, Row, Tried
-from recipes.statistics import Summary, difference, summarize
+from recipes.statistics import Summary, difference, mean_by_context, summarize
 
 _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "reference_edits", "in_context", "other_context"))
 """Differences that the report has and the screen leaves out."""
@@ -141,11 +141,11 @@ def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
         last: The condition that others are compared with.
     """
     names = list(seeds[0].conditions)
-    pooled = {name: _mean([scores.conditions[name].accuracies for scores in seeds]) for name in names}
+    pooled = {name: mean_by_context([scores.conditions[name].accuracies for scores in seeds]) for name in names}
     report: dict[str, Any] = {
         "scores": {name: summarize(pooled[name]) for name in names},
         "gain": {name: difference(pooled[name], pooled["no_edit"]) for name in names},
-        "answer_scores": {name: summarize(_mean([scores.conditions[name].scores for scores in seeds])) for name in names},
+        "answer_scores": {name: summarize(mean_by_context([scores.conditions[name].scores for scores in seeds])) for name in names},
         "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) / len(seeds) for name in names},
         "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) / len(seeds) for name in names},
         "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},
@@ -159,7 +159,7 @@ def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
     }
     for name in ("leakage", "retention"):
         by_context = zip(*(getattr(scores, name) for scores in seeds), strict=True)
-        measured = [_mean(known) for changes in by_context if (known := [change for change in changes if change])]
+        measured = [mean_by_context(known) for changes in by_context if (known := [change for change in changes if change])]
         if measured:
             report[name] = {when: summarize([change[side] for change in measured]) for side, when in enumerate(("before", "after"))}
     return report
@@ -178,10 +178,6 @@ def rank(accuracies: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
 def is_clear(summary: Summary) -> bool:
     """Whether a difference's interval leaves none out."""
     return summary["low"] > 0 or summary["high"] < 0
-
-
-def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
-    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
 
 
 def table(title: str, report: Mapping[str, Any]) -> Table:

@@ -13,7 +13,7 @@ from protocol.errors import InnerLoopFailed, TutelageError
 from protocol.exchange import Exchange
 from protocol.journal import Journal
 from protocol.messages import AskRequest, Change, Context, Lesson, Outcomes, Question, Refusal, Reward, SelfEdit, Task, Update
-from recipes.candidates import make_request, read_edit
+from recipes.candidates import HELD_OUT, make_request, read_edit
 from recipes.stages import ask, commit, score, write_candidates
 from recipes.team import Team
 from teacher.settings import TeacherSettings
@@ -77,7 +77,7 @@ class Tried:
 def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[list[SelfEdit]]:
     """A frozen teacher's self-edits on the held-out contexts."""
     domain, count = held_out.domain, held_out.candidates
-    records = write_candidates(team, teacher, domain, held_out.contexts, count, held_out.seed, f"{stage}/held-out", journal)
+    records = write_candidates(team, teacher, domain, held_out.contexts, count, held_out.seed, stage + HELD_OUT, journal)
     edits = [read_edit(record, domain, held_out.contexts[n // count]) for n, record in enumerate(records)]
     return [[edit for edit in edits[start : start + count] if edit] for start in range(0, len(edits), count)]
 
@@ -122,7 +122,7 @@ def ask_base(exchange: Exchange, held_out: HeldOut, stage: str, journal: Journal
     requests = [AskRequest(task=held_out.task, context=context) for context in held_out.contexts]
     for context, result in zip(held_out.contexts, ask(exchange, requests, stage, journal), strict=True):
         if isinstance(result, Refusal):
-            raise TutelageError(f"context {context.title or context.passage[:40]!r} cannot be asked about: {result.reason}; leave it out")
+            raise TutelageError(f"context {context.label!r} cannot be asked about: {result.reason}; leave it out")
         outcomes.append(result.outcomes)
     return outcomes
 

@@ -23,6 +23,7 @@ from recipes.settings import (
     TrainTeacher,
     Transfer,
     WriteQuestions,
+    count_trained,
     usable_baselines,
 )
 from student.settings import StudentSettings
@@ -130,9 +131,9 @@ def _training(
 
 
 def _experiment(settings: Experiment, sizes: Mapping[str, Sizes]) -> Iterator[Phase]:
-    held_out, seeds = sizes["held_out"], len(settings.seeds)
-    learned = 3 + sum(name != "in_context" for name in settings.baselines)
-    for _ in range(seeds):
+    held_out = sizes["held_out"]
+    learned = 3 + count_trained(settings.baselines)
+    for _ in settings.seeds:
         yield from _training(settings, settings.teacher, settings.finetune, [settings.student], sizes["train"], settings.repeats)
         yield from _training(settings, settings.teacher, settings.finetune, [], sizes["train"], settings.repeats)
         yield from _write(settings.teacher, held_out, held_out.contexts * (3 + ("matched_paraphrase" in settings.baselines)))
@@ -154,7 +155,7 @@ def _transfer(settings: Transfer, sizes: Mapping[str, Sizes]) -> Iterator[Phase]
 
 def _compare(settings: Compare, size: Sizes) -> Iterator[Phase]:
     baselines, _ = usable_baselines(settings)
-    learned = len(settings.teachers) + sum(name != "in_context" for name in baselines)
+    learned = len(settings.teachers) + count_trained(baselines)
     written = size.contexts * settings.candidates
     for _ in settings.seeds:
         for teacher in settings.teachers.values():

@@ -4,7 +4,7 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -13,17 +13,14 @@ from protocol.errors import InvalidInput, MalformedEdit
 from protocol.files import write_text
 from protocol.journal import CandidateRecord, RewardRecord, read_records
 from protocol.messages import Context, Outcome, Question, Reward
-from recipes.candidates import read_edit
+from recipes.candidates import HELD_OUT, read_edit
 from recipes.domains.knowledge_files import clean, read_jsonl
 from recipes.domains.written import read_written
 from recipes.run_folder import read_contexts
 from teacher.selection import keep_best
 
 What = Literal["sft", "messages", "dataset"]
-WHAT = get_args(What)
 GRADED = '{"question": str, "gold": str or [str], "answer": str}'
-HELD_OUT = "/held-out"
-"""How stages end in which teachers write about held-out contexts (`recipes.conditions.write_edits`)."""
 
 
 def export_run(folder: Path, what: What, best_of: int | None, stage: str, output: Path, domain: Domain) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The commands that read a file or a run folder and write another: import, export, expand, grade."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from protocol.errors import InvalidInput
 from recipes.config import load_judge
 from recipes.domains import DOMAINS
 from recipes.graders import check_grader, open_grader
-from recipes.inputs import check_model, choose_style
+from recipes.inputs import check_judge_model, choose_style
 from recipes.reliability import describe_reliability
 
 
@@ -36,7 +36,7 @@ def add_file_commands(commands: Any) -> None:
     grade.add_argument("overrides", nargs="*", metavar="judge.KEY=VALUE", help="settings of a judge, such as judge.model=FOLDER")
 
 
-def import_file(options: argparse.Namespace, rest: Sequence[str]) -> str:
+def import_file(options: argparse.Namespace) -> str:
     from recipes.released import import_results
 
     report = import_results(options.file, options.run)
@@ -51,7 +51,7 @@ def import_file(options: argparse.Namespace, rest: Sequence[str]) -> str:
     return "\n".join([*told, f"run folder: {options.run}"])
 
 
-def export_folder(options: argparse.Namespace, rest: Sequence[str]) -> str:
+def export_folder(options: argparse.Namespace) -> str:
     from recipes.exports import export_run
 
     if options.best_of is not None and options.best_of < 1:
@@ -61,7 +61,7 @@ def export_folder(options: argparse.Namespace, rest: Sequence[str]) -> str:
     return f"{rows} rows: {options.out}{left_out}"
 
 
-def expand_completions(options: argparse.Namespace, rest: Sequence[str]) -> str:
+def expand_completions(options: argparse.Namespace) -> str:
     from recipes.exports import expand_file
 
     domain = DOMAINS["knowledge"]
@@ -70,20 +70,19 @@ def expand_completions(options: argparse.Namespace, rest: Sequence[str]) -> str:
     return f"{rows} rows: {options.out}" + (f"; {malformed} completions are no self-edits and have no sequences" if malformed else "")
 
 
-def grade_rows(options: argparse.Namespace, rest: Sequence[str]) -> str:
+def grade_rows(options: argparse.Namespace) -> str:
     from recipes.exports import grade_file
 
-    judge = load_judge([*options.overrides, *rest])
+    judge = load_judge(options.overrides)
     check_grader(options.grader, judge)
-    if options.grader == "judge" and judge.base_url is None:
-        check_model(judge.model, "judge.model", judge.revision, kind="either")
+    check_judge_model(options.grader, judge)
     graded = grade_file(options.file, open_grader(options.grader, judge), options.out)
     missing = f", {graded['missing']} verdicts missing" if graded["missing"] else ""
     share = f", {graded['correct']:.1%} correct" if graded["graded"] else ""
     return f"{graded['graded']} of {graded['rows']} rows graded{share}{missing}: {options.out}"
 
 
-FILE_COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Sequence[str]], str]]] = {
+FILE_COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], str]]] = {
     "import": import_file,
     "export": export_folder,
     "expand": expand_completions,

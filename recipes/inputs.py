@@ -17,6 +17,7 @@ from protocol.messages import Context, Question, Task
 from recipes.domains import DOMAINS
 from recipes.domains.written import find_written
 from recipes.graders import check_grader, grader_id
+from recipes.graders.settings import JudgeSettings
 from recipes.settings import DataSettings, RecipeSettings
 from recipes.zero_configs import check_config
 from student.settings import StudentSettings
@@ -74,7 +75,7 @@ def load_data(data: DataSettings, key: str, *, questions: bool, fetch: bool = Tr
         for context in contexts:
             if not any(question.answers for question in context.questions):
                 raise InvalidInput(
-                    f"{key}.source {data.source}: context {context.title or context.passage[:40]!r} has no question with an answer, "
+                    f"{key}.source {data.source}: context {context.label!r} has no question with an answer, "
                     "but rewards need one; add questions, or use recipe: adapt_student, which works without"
                 )
     return contexts, references
@@ -166,6 +167,16 @@ def teacher_models(teacher: TeacherSettings, key: str) -> dict[str, tuple[str | 
     if teacher.edits:
         return {f"{key}.edits": (teacher.edits, None)}
     return {f"{key}.model": (teacher.model, teacher.revision), f"{key}.adapter": (teacher.adapter, None)}
+
+
+def judge_models(grader: str, judge: JudgeSettings) -> dict[str, tuple[str | None, str | None]]:
+    """What `identify` is to know of a judge: a local one's model."""
+    return {"judge.model": (judge.model, judge.revision)} if grader == "judge" and judge.base_url is None else {}
+
+
+def check_judge_model(grader: str, judge: JudgeSettings, *, fetch: bool = True) -> None:
+    for key in judge_models(grader, judge):
+        check_model(judge.model, key, judge.revision, kind="either", fetch=fetch)
 
 
 def check_teacher(teacher: TeacherSettings, key: str, contexts: Sequence[Context] = (), count: int = 1, *, fetch: bool = True) -> None:

@@ -19,7 +19,7 @@ from protocol.messages import Change, Context, Outcome, Question, Reward, ShortT
 from recipes.candidates import read_edit, record_candidate
 from recipes.domains import DOMAINS
 from recipes.domains.knowledge_files import read_json
-from recipes.domains.knowledge_text import read_prompt
+from recipes.domains.knowledge_text import style_of
 from recipes.reliability import estimate_reliability
 from recipes.run_folder import write_contexts
 from recipes.statistics import difference, summarize
@@ -119,7 +119,7 @@ def _context(article: _Article) -> Context:
 
 def _rows(path: Path, results: _ResultFile, article: _Article, context: Context) -> list[tuple[CandidateRecord, Reward | None]]:
     """The candidates of an article with their rewards; one that is no self-edit has none."""
-    domain, style, rows = DOMAINS["knowledge"], _style(article), []
+    domain, style, rows = DOMAINS["knowledge"], style_of(article.prompt), []
     verdicts = [asked.baseline_correct for completion in article.completions[:1] for asked in completion.questions]
     base = accuracy(tuple(Outcome(answer="", correct=verdict) for verdict in verdicts))
     for index, completion in enumerate(article.completions):
@@ -128,12 +128,6 @@ def _rows(path: Path, results: _ResultFile, article: _Article, context: Context)
         place = f"{path}, article {article.title!r}, completion {index}"
         rows.append((candidate, _reward(results, context, edit.id, completion, base, place) if edit else None))
     return rows
-
-
-def _style(article: _Article) -> str:
-    """The style whose prompt the article's is; of a prompt in other words, none."""
-    read = read_prompt(article.prompt)
-    return read[0] if read else ""
 
 
 def _reward(results: _ResultFile, context: Context, edit: str, completion: _Completion, base: float, place: str) -> Reward:

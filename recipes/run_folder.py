@@ -17,7 +17,7 @@ from protocol.files import write_json, write_text
 from protocol.journal import Journal
 from protocol.messages import Context
 from recipes.config import to_yaml
-from recipes.inputs import identify
+from recipes.inputs import identify, judge_models
 from recipes.settings import RecipeSettings
 from recipes.terminal import console
 
@@ -50,9 +50,7 @@ class RunFolder:
             InvalidInput: The folder cannot be written, belongs to another recipe or to other inputs, or is in use.
         """
         check_run_folder(settings)
-        if settings.grader == "judge" and settings.judge.base_url is None:
-            models = {**models, "judge.model": (settings.judge.model, settings.judge.revision)}
-        inputs = identify(contexts, models)
+        inputs = identify(contexts, {**models, **judge_models(settings.grader, settings.judge)})
         self._settings, self._opened = settings, time.perf_counter()
         self.path = Path(settings.runs) / settings.name
         try:

@@ -3,6 +3,7 @@
 A recipe file's `recipe:` key says which class below reads it, and which file in `recipes/` runs it (`RECIPES`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -144,6 +145,11 @@ class Compare(RecipeSettings):
     retention: DataSettings = field(default_factory=DataSettings)
     teachers: dict[str, TeacherSettings] = field(default_factory=dict)
     students: dict[str, StudentSettings] = field(default_factory=dict)
+
+
+def count_trained(baselines: Sequence[str]) -> int:
+    """How many of the baselines train a student."""
+    return sum(name != "in_context" for name in baselines)
 
 
 def usable_baselines(settings: Compare) -> tuple[list[str], list[str]]:

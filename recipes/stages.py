@@ -109,7 +109,7 @@ def sample(
     if too_long:
         index, tokens, positions = too_long
         raise InvalidInput(
-            f"context {contexts[index].title or contexts[index].passage[:40]!r} is too long for the teacher: its prompt has "
+            f"context {contexts[index].label!r} is too long for the teacher: its prompt has "
             f"{tokens} tokens, the model has {positions} positions; split the passage, or take another teacher"
         )
     pieces = [(policy, *piece) for piece in zip(prompts, seeds, strict=True)]

@@ -21,6 +21,11 @@ def summarize(values: Sequence[float], resamples: int = 10_000) -> Summary:
     return {"mean": float(array.mean()), "low": float(low), "high": float(high), "n": int(array.size)}
 
 
+def mean_by_context(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Means over rows, of every seed say, for each context; a row has one figure per context."""
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Summary:
     """Mean of the paired differences, context by context, with its interval."""
     return summarize([a - b for a, b in zip(ours, theirs, strict=True)])

@@ -210,10 +210,9 @@ def select(
     reliability = reliability_of(scored, candidates, contexts)
     if reliability:
         console.print(f"{stage}: {describe_reliability(reliability)}")
-    measured = [own for own in scored if own.accuracies]
-    if all(len({scored[i].reward for i in own if scored[i].running}) < 2 for own in group_by_context(candidates, contexts)):
+    measured, groups = [own for own in scored if own.accuracies], group_by_context(candidates, contexts)
+    if all(len({scored[i].reward for i in own if scored[i].running}) < 2 for own in groups):
         console.print(f"{stage}: all self-edits of each context were paid alike, so the first are kept: these rewards teach nothing")
-    groups = group_by_context(candidates, contexts)
     firsts = [[reward for i in own if (reward := scored[i].first_reward) is not None] for own in groups]
     return SelectionRecord(
         stage=stage,

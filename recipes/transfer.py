@@ -22,7 +22,7 @@ from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
 from recipes.settings import Transfer
 from recipes.stages import open_student, place_grader
-from recipes.statistics import Summary, ratio, summarize
+from recipes.statistics import Summary, mean_by_context, ratio, summarize
 from recipes.team import Team
 from recipes.terminal import console
 from recipes.train_teacher import Outer, train_teacher
@@ -85,13 +85,9 @@ def measure_matrix(contexts: Sequence[Context], tried: Mapping[str, Sequence[Tri
         for student, seeds in tried.items()
     }
     return {
-        name: {student: mean_over_seeds([own.conditions[name].accuracies for own in seeds]) for student, seeds in scores.items()}
+        name: {student: mean_by_context([own.conditions[name].accuracies for own in seeds]) for student, seeds in scores.items()}
         for name in ("no_edit", *teachers)
     }
-
-
-def mean_over_seeds(seeds: Sequence[Sequence[float]]) -> list[float]:
-    return [sum(column) / len(column) for column in zip(*seeds, strict=True)]
 
 
 def report_matrix(settings: Transfer, matrix: Matrix) -> dict[str, Any]:
@@ -104,7 +100,7 @@ def report_matrix(settings: Transfer, matrix: Matrix) -> dict[str, Any]:
     kept: dict[str, dict[str, Summary | None]] = {}
     for name, teacher in settings.teachers.items():
         if teacher.trained_for:
-            own = mean_over_seeds([gains[name][student] for student in teacher.trained_for])
+            own = mean_by_context([gains[name][student] for student in teacher.trained_for])
             kept[name] = {student: ratio(gains[name][student], own) for student in students}
     return {
         "accuracy": {t: {s: summarize(matrix[t][s]) for s in students} for t in ("no_edit", *names)},

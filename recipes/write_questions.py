@@ -87,7 +87,7 @@ def filter_by_agreement(exchange: Exchange, task: Task, written: Sequence[Contex
         seen, unseen = results[2 * number], results[2 * number + 1]
         if isinstance(seen, Refusal) or isinstance(unseen, Refusal):
             reason = next(result.reason for result in (seen, unseen) if isinstance(result, Refusal))
-            console.print(f"context {context.title or context.passage[:40]!r} is left out: {reason}")
+            console.print(f"context {context.label!r} is left out: {reason}")
             continue
         agreed = zip(context.questions, seen.outcomes, unseen.outcomes, strict=True)
         questions = tuple(question for question, open_book, closed_book in agreed if open_book.correct and closed_book.correct is False)

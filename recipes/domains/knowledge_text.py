@@ -55,6 +55,12 @@ def read_prompt(prompt: str) -> tuple[str, str, str] | None:
     return None
 
 
+def style_of(prompt: str) -> str:
+    """The style of a teacher's prompt; empty if it is in other words."""
+    read = read_prompt(prompt)
+    return read[0] if read else ""
+
+
 def passage_prompt(title: str, passage: str) -> str:
     """What stands before the question where the passage is in view."""
     return f"Passage:\n{title}\n{passage}\n\n"

@@ -12,7 +12,7 @@ from typing import Any
 from protocol.errors import InvalidInput
 from protocol.messages import Context
 from recipes.domains.knowledge_files import clean, context_of, read_json, read_jsonl
-from recipes.domains.knowledge_text import read_prompt
+from recipes.domains.knowledge_text import read_prompt, style_of
 
 SHAPE = '{"title": str, "context": str, "completions": [str]} or {"prompt": str, "completion": str}'
 
@@ -67,7 +67,7 @@ def find_written(path: Path, contexts: Sequence[Context], count: int, key: str) 
         had = len(texts.get(_compared(missing[0]), []))
         raise InvalidInput(
             f"{key} is {str(path)!r}, which has too few self-edits for {len(missing)} of {len(contexts)} contexts: "
-            f"{missing[0].title or missing[0].passage[:40]!r} has {had}, and {count} are needed; give contexts that it is about"
+            f"{missing[0].label!r} has {had}, and {count} are needed; give contexts that it is about"
         )
     return {context.id: texts[_compared(context)] for context in contexts}
 
@@ -91,5 +91,5 @@ def _read(row: Any, place: str) -> Written:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise InvalidInput(f"{place}, completion {index} is {text!r:.80}; it must be a text")
-    read = read_prompt(row["prompt"]) if isinstance(row.get("prompt"), str) else None
-    return Written(context, tuple(clean(text) for text in texts), read[0] if read else "")
+    style = style_of(row["prompt"]) if isinstance(row.get("prompt"), str) else ""
+    return Written(context, tuple(clean(text) for text in texts), style)
