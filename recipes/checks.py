@@ -223,7 +223,7 @@ def _check_pretrain(settings: Pretrain) -> str:
         raise InvalidInput("output is empty; give the folder that the model is to be saved in")
     if "model_type" not in settings.architecture:
         raise InvalidInput("architecture.model_type is missing; give a transformers model type, such as llama or qwen2")
-    return f"{settings.steps} steps of {settings.passages_per_step} passages and {settings.closed_book_per_step} closed-book lines"
+    return f"{settings.steps} steps of {settings.documents_per_step} passages and {settings.closed_book_per_step} closed-book lines"
 
 
 def _check_bench(settings: Bench, fetch: bool) -> str:

@@ -20,7 +20,7 @@ _AT_LEAST_ONE = (
     "threads rounds contexts_per_round candidates keep_per_context limit lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
-    "passages_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
+    "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
     "row_tokens questions answer_tokens timed_steps"
 ).split()
 _ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")

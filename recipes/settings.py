@@ -248,14 +248,15 @@ class Experiment(RecipeSettings, LoopSettings):
 
 @dataclass
 class Pretrain(RecipeSettings):
-    """Pretrain a tiny model on the tiny world, from scratch, into the folder `output`."""
+    """Pretrain a tiny model from scratch, into the folder `output`."""
 
     seed: int = 0
     output: str = ""
+    curriculum: Literal["people", "grids"] = "people"
     split_names: Literal["stem", "vowel"] = "stem"
     architecture: dict[str, Any] = field(default_factory=dict)
     steps: int = 6000
-    passages_per_step: int = 16
+    documents_per_step: int = 16
     closed_book_per_step: int = 64
     closed_book_weight: float = 0.5
     learning_rate: float = 2e-3

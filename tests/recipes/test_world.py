@@ -5,8 +5,8 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from recipes.domains.knowledge_text import question_prompt, teacher_prompt
-from recipes.pretrain import closed_book_document, passage_document
 from recipes.tiny import world
+from recipes.tiny.learn_people import closed_book_document, passage_document
 from recipes.tiny.source import load_tiny
 from recipes.tiny.tokenizers import build_tokenizer
 
