@@ -48,6 +48,11 @@ class Domain(Protocol):
     def default_grader(self) -> str: ...
 
     @property
+    def closed_book(self) -> bool:
+        """Whether questions are asked without the context in view: then an update can leak into others and make forget."""
+        ...
+
+    @property
     def answer_tokens(self) -> int:
         """The longest answer a student may give, in its own tokens."""
         ...
@@ -69,7 +74,7 @@ class Domain(Protocol):
         ...
 
     def ask(self, context: Context, in_view: bool = False) -> Sequence[str]:
-        """What the student is asked, without the passage in view unless `in_view`. May be more prompts than questions (votes)."""
+        """What the student is asked; with closed book, without the passage unless `in_view`. May be more prompts than questions (votes)."""
         ...
 
     def read_answers(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]], grader: Grader) -> Sequence[Outcomes]:

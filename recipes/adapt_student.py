@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from protocol.domain import Domain
 from protocol.exchange import Exchange
 from protocol.journal import Journal, RoundRecord
 from protocol.messages import Context, Lesson, Reward, Task, VersionCard
 from recipes.candidates import make_request, read_edit
-from recipes.graders.words import first_line, squad_metric
+from recipes.domains import RecipeDomain
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.settings import AdaptStudent
@@ -25,7 +24,7 @@ from recipes.terminal import console
 def run(settings: AdaptStudent, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best")
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=settings.use == "best")
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
     with RunFolder(settings, {"contexts": contexts}, models, team) as folder:
         journal, stage = folder.journal, "adapt"
@@ -38,7 +37,9 @@ def run(settings: AdaptStudent, team: Team) -> Path:
             for record in records
             if (edit := read_edit(record, domain, by_id[record.context]))
         ]
-        with open_student(team, settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed) as exchange:
+        with open_student(
+            team, domain, settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed
+        ) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
             card = commit(exchange, task, lessons, [settings.seed], journal)
@@ -68,7 +69,7 @@ def best_lessons(
     return [lesson for _, lesson in best.values()]
 
 
-def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: Domain) -> dict[str, Any]:
+def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: RecipeDomain) -> dict[str, Any]:
     """The lasting student's part of a report: where it is, every answer before and after, and how many are right."""
     report: dict[str, Any] = {
         "version": card.model_dump(exclude={"changes"}),
@@ -91,12 +92,8 @@ def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: Domain)
         rows = [row for row in report["answers"] if row["gold"]]
         report["scores"] = {"before": summarize(before), "after": summarize(after)}
         report["gain"] = difference(after, before)
-        report["squad"] = {
-            when: squad_metric().compute(
-                predictions=[first_line(row[when]) for row in rows], references=[list(row["gold"]) for row in rows]
-            )
-            for when in ("before", "after")
-        }
+        golds = [row["gold"] for row in rows]
+        report["metrics"] = {when: dict(domain.measure([row[when] for row in rows], golds)) for when in ("before", "after")}
     return report
 
 

@@ -96,7 +96,7 @@ def make_loops(subject: BenchSubject, base: FrozenBase, settings: Bench) -> list
     plan = make_plan(Update(), subject.student)
     if subject.contexts.source:
         domain, _ = choose_task(settings)
-        contexts, references = load_data(subject.contexts, "contexts", questions=True)
+        contexts, references = load_data(domain, subject.contexts, "contexts", questions=True)
         loops = []
         for seed, context in enumerate(contexts[: subject.candidates]):
             edit = domain.parse(references[context.id], context)

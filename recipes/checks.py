@@ -64,10 +64,13 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
 
 def estimate(settings: RecipeSettings) -> str:
     """What a recipe would cost, without fetching anything."""
+    domain, _ = choose_task(settings)
+    if not domain.closed_book:
+        return "no estimate of hours: what an inner loop costs is what its self-edit asks for, up to student.max_steps steps"
     sources = {
         key: getattr(settings, key) for key in ("contexts", "train", "held_out") if getattr(getattr(settings, key, None), "source", "")
     }
-    sizes = {key: measure_contexts(load_data(data, key, questions=False, fetch=False)[0]) for key, data in sources.items()}
+    sizes = {key: measure_contexts(load_data(domain, data, key, questions=False, fetch=False)[0]) for key, data in sources.items()}
     phases = list_phases(settings, sizes)
     return describe_costs(phases) if phases else ""
 
@@ -76,8 +79,8 @@ def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) ->
     _check_finetuning(settings, processes)
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=True, fetch=fetch)
-    check_teacher(settings.teacher, "teacher", fetch=fetch)
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
+    check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
     check_student(settings.student, "student", fetch=fetch)
     used = min(settings.contexts_per_round, len(contexts))
     written = used * settings.candidates
@@ -90,8 +93,8 @@ def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) ->
 def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.use == "best", fetch=fetch)
-    check_teacher(settings.teacher, "teacher", contexts, settings.candidates, fetch=fetch)
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=settings.use == "best", fetch=fetch)
+    check_teacher(settings.teacher, "teacher", domain, contexts, settings.candidates, fetch=fetch)
     check_student(settings.student, "student", fetch=fetch)
     written = len(contexts) * settings.candidates
     loops = written * settings.repeats if settings.use == "best" else 0
@@ -100,9 +103,9 @@ def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:
 
 def _check_compare(settings: Compare, fetch: bool) -> str:
     domain, _ = choose_task(settings)
-    contexts, references = load_data(settings.contexts, "contexts", questions=True, fetch=fetch)
+    contexts, references = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
     if settings.retention.source:
-        load_data(settings.retention, "retention", questions=True, fetch=fetch)
+        load_data(domain, settings.retention, "retention", questions=True, fetch=fetch)
     if not settings.teachers or not settings.students:
         raise InvalidInput("compare needs teachers and students, such as teachers.mine.model=FOLDER students.ours.model=FOLDER")
     _refuse_names("teachers", settings.teachers, ("no_edit", "reference_edits", *BASELINES))
@@ -112,7 +115,7 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
     _need_two("contexts", len(contexts))
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
-        check_teacher(teacher, f"teachers.{name}", contexts, settings.candidates, fetch=fetch)
+        check_teacher(teacher, f"teachers.{name}", domain, contexts, settings.candidates, fetch=fetch)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}", fetch=fetch)
     learned = len(settings.teachers) + bool(references) + count_trained(usable_baselines(settings)[0])
@@ -123,7 +126,7 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
 
 def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
     domain, _ = choose_task(settings)
-    contexts, _ = load_data(settings.held_out, "held_out", questions=True, fetch=fetch)
+    contexts, _ = load_data(domain, settings.held_out, "held_out", questions=True, fetch=fetch)
     if not settings.teachers or not settings.students:
         raise InvalidInput("transfer needs teachers and students, such as teachers.mine.adapter=FOLDER students.ours.model=FOLDER")
     _refuse_names("teachers", settings.teachers, ("no_edit",))
@@ -132,13 +135,13 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
     training = 0
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
-        check_teacher(teacher, f"teachers.{name}", contexts, fetch=fetch)
+        check_teacher(teacher, f"teachers.{name}", domain, contexts, fetch=fetch)
         if unknown := [student for student in teacher.trained_for if student not in settings.students]:
             raise InvalidInput(f"teachers.{name}.trained_for has {unknown[0]!r}; it is one of {', '.join(settings.students)}")
         if teacher.is_trained_here:
             check_config(settings.distributed.deepspeed, "distributed.deepspeed", teacher.dtype)
             _check_division(settings.finetune, settings.distributed.deepspeed, teacher, processes)
-            load_data(settings.train, "train", questions=True, fetch=fetch)
+            load_data(domain, settings.train, "train", questions=True, fetch=fetch)
             training += settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats * len(teacher.trained_for)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}", fetch=fetch)
@@ -151,13 +154,15 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
 
 def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
     domain, _ = choose_task(settings)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=False, fetch=fetch)
+    if not domain.closed_book:
+        raise InvalidInput(f"domain is {settings.domain!r}, but questions are written for texts; set domain=knowledge")
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=False, fetch=fetch)
     if settings.compared and (bare := next((c for c in contexts if not any(q.answers for q in c.questions)), None)):
         raise InvalidInput(
             f"compared is {settings.compared}, but context {bare.label!r} has no question of its own to compare with; set compared=0"
         )
     choose_style(settings.writer.style, domain, "writer.style")
-    check_teacher(settings.writer, "writer", contexts, settings.samples, fetch=fetch)
+    check_teacher(settings.writer, "writer", domain, contexts, settings.samples, fetch=fetch)
     check_student(settings.student, "student", fetch=fetch)
     told = f"{settings.samples * len(contexts)} texts of questions on {len(contexts)} contexts"
     if not settings.compared:
@@ -165,7 +170,7 @@ def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
     if settings.repeats < 2:
         raise InvalidInput(f"repeats is {settings.repeats}, but comparing questions takes 2 at least; set repeats=2 or compared=0")
     choose_style(settings.teacher.style, domain)
-    check_teacher(settings.teacher, "teacher", contexts, settings.compared, fetch=fetch)
+    check_teacher(settings.teacher, "teacher", domain, contexts, settings.compared, fetch=fetch)
     return f"{told}, and {len(contexts) * settings.compared * settings.repeats} inner loops to see how they rank self-edits"
 
 
@@ -173,12 +178,12 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     _check_finetuning(settings, processes)
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
-    load_data(settings.train, "train", questions=True, fetch=fetch)
-    contexts, references = load_data(settings.held_out, "held_out", questions=True, fetch=fetch)
+    load_data(domain, settings.train, "train", questions=True, fetch=fetch)
+    contexts, references = load_data(domain, settings.held_out, "held_out", questions=True, fetch=fetch)
     if settings.retention.source:
-        load_data(settings.retention, "retention", questions=True, fetch=fetch)
+        load_data(domain, settings.retention, "retention", questions=True, fetch=fetch)
     _need_two("held_out", len(contexts))
-    check_teacher(settings.teacher, "teacher", fetch=fetch)
+    check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
     check_student(settings.student, "student", fetch=fetch)
     if settings.new_student.model:
         check_student(settings.new_student, "new_student", fetch=fetch)
@@ -227,7 +232,7 @@ def _check_pretrain(settings: Pretrain) -> str:
 
 
 def _check_bench(settings: Bench, fetch: bool) -> str:
-    choose_task(settings)
+    domain, _ = choose_task(settings)
     if not settings.subjects:
         raise InvalidInput("bench needs subjects, such as subjects.mine.student.model=FOLDER")
     for name, subject in settings.subjects.items():
@@ -236,7 +241,7 @@ def _check_bench(settings: Bench, fetch: bool) -> str:
         if subject.student.deepspeed is not None:
             raise InvalidInput(f"{key}.student.deepspeed is set, but bench times inner loops in one process; leave it out")
         if subject.contexts.source:
-            _, references = load_data(subject.contexts, f"{key}.contexts", questions=True, fetch=fetch)
+            _, references = load_data(domain, subject.contexts, f"{key}.contexts", questions=True, fetch=fetch)
             if not references:
                 raise InvalidInput(f"{key}.contexts has no reference self-edits; use source: tiny with split train, validation or held_out")
         if subject.timed_steps is not None and subject.timed_steps < 3:

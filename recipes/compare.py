@@ -17,8 +17,8 @@ from recipes.terminal import console
 def run(settings: Compare, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
-    contexts, references = load_data(settings.contexts, "contexts", questions=True)
-    retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
+    contexts, references = load_data(domain, settings.contexts, "contexts", questions=True)
+    retention = load_data(domain, settings.retention, "retention", questions=True)[0] if settings.retention.source else []
     models = student_models({f"students.{name}": student for name, student in settings.students.items()})
     for name, teacher in settings.teachers.items():
         models |= teacher_models(teacher, f"teachers.{name}")
@@ -55,7 +55,7 @@ def run(settings: Compare, team: Team) -> Path:
         students: dict[str, Any] = {}
         grader = place_grader(team, settings, folder)
         for name, student in settings.students.items():
-            with open_student(team, student, grader, folder, settings.distributed.deepspeed) as exchange:
+            with open_student(team, domain, student, grader, folder, settings.distributed.deepspeed) as exchange:
                 tried = [
                     try_conditions(exchange, test, own, rewritten, f"seed-{test.seed}/{name}", journal)
                     for test, own, rewritten in zip(tests, edits, paraphrases, strict=True)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from protocol.domain import Domain
 from protocol.errors import InnerLoopFailed, TutelageError
 from protocol.exchange import Exchange
 from protocol.journal import Journal
 from protocol.messages import AskRequest, Change, Context, Lesson, Outcomes, Question, Refusal, Reward, SelfEdit, Task, Update
 from recipes.candidates import HELD_OUT, make_request, read_edit
+from recipes.domains import RecipeDomain
 from recipes.stages import ask, commit, score, write_candidates
 from recipes.team import Team
 from teacher.settings import TeacherSettings
@@ -35,7 +35,7 @@ class HeldOut:
         candidates: Self-edits per context and teacher. Together, all are learned; alone, the first.
     """
 
-    domain: Domain
+    domain: RecipeDomain
     task: Task
     contexts: Sequence[Context]
     references: Mapping[str, str]
@@ -136,7 +136,7 @@ def learn_alone(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: str,
             own[0],
             held_out.seed,
             range(held_out.repeats),
-            probes=side_effects(held_out, index) if probed else (),
+            probes=side_effects(held_out, index) if probed and held_out.domain.closed_book else (),
         )
         if own
         else None

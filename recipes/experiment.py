@@ -27,9 +27,9 @@ from recipes.train_teacher import Outer, next_step, train_teacher
 def run(settings: Experiment, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
-    training, _ = load_data(settings.train, "train", questions=True)
-    contexts, references = load_data(settings.held_out, "held_out", questions=True)
-    retention = load_data(settings.retention, "retention", questions=True)[0] if settings.retention.source else []
+    training, _ = load_data(domain, settings.train, "train", questions=True)
+    contexts, references = load_data(domain, settings.held_out, "held_out", questions=True)
+    retention = load_data(domain, settings.retention, "retention", questions=True)[0] if settings.retention.source else []
     used = {"train": training, "held_out": contexts, "retention": retention}
     wanted = {"target_student": settings.student} | ({"new_student": settings.new_student} if settings.new_student.model else {})
     models = {**student_models(wanted), **teacher_models(settings.teacher, "teacher")}
@@ -37,7 +37,7 @@ def run(settings: Experiment, team: Team) -> Path:
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(settings, used, models, team))
         journal, grader = folder.journal, place_grader(team, settings, folder)
-        students = {name: stack.enter_context(open_student(team, own, grader, folder, deepspeed)) for name, own in wanted.items()}
+        students = {name: stack.enter_context(open_student(team, domain, own, grader, folder, deepspeed)) for name, own in wanted.items()}
         tried: dict[str, list[Tried]] = {name: [] for name in students}
         lasting: dict[str, Any] = {}
         trained_teachers: dict[str, Any] = {}
@@ -47,7 +47,13 @@ def run(settings: Experiment, team: Team) -> Path:
             scoring = Scoring(domain, task, settings, settings.repeats, seed)
             outer = Outer(scoring, {"target_student": students["target_student"]}, settings.teacher, settings.finetune, deepspeed)
             trained = train_teacher(outer, team, training, folder, f"{at}/trained_teacher")
-            control = train_teacher(replace(outer, selection="random"), team, training, folder, f"{at}/random_selection")
+            control = train_teacher(
+                replace(outer, selection="random", at_most=[len(kept.kept) for kept in trained.selections]),
+                team,
+                training,
+                folder,
+                f"{at}/random_selection",
+            )
             trained_teachers[at] = {**trained.report(), "control": control.fingerprint}
             # Every teacher writes one self-edit per held-out context; all students learn from the same ones.
             held_out = HeldOut(domain, task, contexts, references, retention, settings.baselines, settings.held_out_repeats, seed)

@@ -14,8 +14,7 @@ from protocol.errors import InvalidInput
 from protocol.files import hash_files
 from protocol.identity import content_id
 from protocol.messages import Context, Question, Task
-from recipes.domains import DOMAINS
-from recipes.domains.written import find_written
+from recipes.domains import RecipeDomain, open_domain
 from recipes.graders import check_grader, grader_id
 from recipes.graders.settings import JudgeSettings
 from recipes.settings import DataSettings, RecipeSettings
@@ -24,11 +23,9 @@ from student.settings import StudentSettings
 from teacher.settings import TeacherSettings
 
 
-def choose_task(settings: RecipeSettings) -> tuple[Domain, Task]:
+def choose_task(settings: RecipeSettings) -> tuple[RecipeDomain, Task]:
     """The domain, and the task that requests name."""
-    if settings.domain not in DOMAINS:
-        raise InvalidInput(f"domain is {settings.domain!r}; it is one of {', '.join(DOMAINS)}")
-    domain = DOMAINS[settings.domain]
+    domain = open_domain(settings.domain, settings.grids)
     grader = settings.grader or domain.default_grader
     check_grader(grader, settings.judge)
     name, version = grader_id(grader, settings.judge)
@@ -47,7 +44,9 @@ STAND_INS: Final = 200
 """What an unread source of a hub is taken to hold: so many of these, if there is no limit. They are as long as SQuAD's passages."""
 
 
-def load_data(data: DataSettings, key: str, *, questions: bool, fetch: bool = True) -> tuple[list[Context], dict[str, str]]:
+def load_data(
+    domain: RecipeDomain, data: DataSettings, key: str, *, questions: bool, fetch: bool = True
+) -> tuple[list[Context], dict[str, str]]:
     """Contexts, each once, and reference self-edits by context id where the source has them.
 
     Args:
@@ -58,19 +57,16 @@ def load_data(data: DataSettings, key: str, *, questions: bool, fetch: bool = Tr
     if not data.source:
         raise InvalidInput(f"{key}.source is empty; give a file, a folder, hub:NAME or tiny")
     references: dict[str, str] = {}
-    if data.source == "tiny":
-        from recipes.tiny.source import load_tiny
-
-        contexts, references = load_tiny(data.split, 256 if data.limit is None else data.limit)
-    elif data.is_on_hub and not fetch:
+    if data.is_on_hub and not fetch:
         contexts = [STAND_IN.model_copy(update={"title": str(number)}) for number in range(data.limit or STAND_INS)]
     else:
-        from recipes.domains.knowledge_files import load_contexts
-
-        contexts = list({context.id: context for context in load_contexts(data.source, data.split)}.values())
+        loaded, references = domain.load(data.source, data.split, data.limit)
+        contexts = list({context.id: context for context in loaded}.values())
         if data.shuffle is not None:
             random.Random(data.shuffle).shuffle(contexts)
         contexts = contexts[: data.limit]
+    if data.reference:
+        references = {context.id: data.reference for context in contexts}
     if questions:
         for context in contexts:
             if not any(question.answers for question in context.questions):
@@ -179,7 +175,9 @@ def check_judge_model(grader: str, judge: JudgeSettings, *, fetch: bool = True) 
         check_model(judge.model, key, judge.revision, kind="either", fetch=fetch)
 
 
-def check_teacher(teacher: TeacherSettings, key: str, contexts: Sequence[Context] = (), count: int = 1, *, fetch: bool = True) -> None:
+def check_teacher(
+    teacher: TeacherSettings, key: str, domain: RecipeDomain, contexts: Sequence[Context] = (), count: int = 1, *, fetch: bool = True
+) -> None:
     """See that a teacher can be loaded; one that is a file of self-edits must have `count` about each of the contexts."""
     if teacher.edits:
         if teacher.model or teacher.adapter:
@@ -187,7 +185,7 @@ def check_teacher(teacher: TeacherSettings, key: str, contexts: Sequence[Context
                 f"{key}.edits is {teacher.edits!r}, but {key}.model is set as well; a teacher is one or the other: leave one empty"
             )
         known = [context for context in contexts if context.passage != STAND_IN.passage]
-        find_written(Path(teacher.edits), known, count, f"{key}.edits")
+        domain.find_written(Path(teacher.edits), known, count, f"{key}.edits")
         return
     check_model(teacher.model, f"{key}.model", teacher.revision, kind="either", fetch=fetch)
     if teacher.adapter is not None:

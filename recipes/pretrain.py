@@ -48,10 +48,11 @@ class Curriculum(Protocol):
 
 
 def open_curriculum(settings: Pretrain) -> Curriculum:
+    from recipes.tiny.learn_directives import DirectivesCurriculum
     from recipes.tiny.learn_grids import Grids
     from recipes.tiny.learn_people import People
 
-    curricula: dict[str, Callable[[Pretrain], Curriculum]] = {"people": People, "grids": Grids}
+    curricula: dict[str, Callable[[Pretrain], Curriculum]] = {"people": People, "grids": Grids, "directives": DirectivesCurriculum}
     return curricula[settings.curriculum](settings)
 
 

@@ -8,12 +8,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from protocol.domain import Domain
 from protocol.errors import TutelageError
 from protocol.exchange import Exchange
 from protocol.journal import CandidateRecord, Journal
 from protocol.messages import Context, Refusal, Reward, RewardRequest, Task
 from recipes.candidates import make_request, read_edit
+from recipes.domains import RecipeDomain
 from recipes.reliability import Estimate, estimate_reliability, find_contenders, guess_variances
 from recipes.settings import LoopSettings
 from recipes.stages import score
@@ -24,7 +24,7 @@ from recipes.terminal import console
 class Scoring:
     """How candidates are scored: `repeats` inner loops each at most, by each of the students."""
 
-    domain: Domain
+    domain: RecipeDomain
     task: Task
     loop: LoopSettings
     repeats: int

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from recipes.domains.settings import GridSettings
 from recipes.graders.settings import JudgeSettings
 from student.settings import StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
@@ -26,12 +27,14 @@ class DataSettings:
         split: Of a data set or of the tiny world.
         shuffle: A seed, to take contexts in an order drawn from it; null leaves them as they are. SQuAD goes article by article.
         limit: Use the first so many; null means all.
+        reference: A self-edit known to be good for every context.
     """
 
     source: str = ""
     split: str = ""
     shuffle: int | None = None
     limit: int | None = None
+    reference: str = ""
 
     @property
     def is_on_hub(self) -> bool:
@@ -61,6 +64,7 @@ class RecipeSettings:
         name: The run folder is `runs/name`.
         domain, grader: How contexts are asked and graded; an empty grader means the domain's default.
         judge: The language model that grades where `grader` is `judge`.
+        grids: How grids are shown and counted where `domain` is `few_shot`.
         repeats: Inner loops per self-edit, each with its own seed.
         threads: CPU threads; null leaves it to torch. One is fastest for tiny models, and does not suffer from company.
     """
@@ -71,6 +75,7 @@ class RecipeSettings:
     domain: str = "knowledge"
     grader: str = ""
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    grids: GridSettings = field(default_factory=GridSettings)
     repeats: int = 1
     threads: int | None = None
     distributed: DistributedSettings = field(default_factory=DistributedSettings)
@@ -252,7 +257,7 @@ class Pretrain(RecipeSettings):
 
     seed: int = 0
     output: str = ""
-    curriculum: Literal["people", "grids"] = "people"
+    curriculum: Literal["people", "grids", "directives"] = "people"
     split_names: Literal["stem", "vowel"] = "stem"
     architecture: dict[str, Any] = field(default_factory=dict)
     steps: int = 6000

@@ -8,10 +8,9 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from protocol.domain import Grader
+from protocol.domain import Domain, Grader
 from protocol.errors import TutelageError
 from protocol.messages import Answers, AskRequest, CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
-from recipes.domains import DOMAINS
 from recipes.team import Placed, Team
 from recipes.zero_configs import find_config
 from student.settings import StudentSettings
@@ -27,7 +26,7 @@ class SharedStudent:
     Cohorts are composed from the requests alone, so the number of processes changes nothing but the order of answers.
     """
 
-    def __init__(self, team: Team, settings: StudentSettings, grader: Placed[Grader], folder: Path, deepspeed: str | None):
+    def __init__(self, team: Team, settings: StudentSettings, domain: Domain, grader: Placed[Grader], folder: Path, deepspeed: str | None):
         """Open the student in every process.
 
         Args:
@@ -38,7 +37,7 @@ class SharedStudent:
             TutelageError: The processes hold different models under one name.
         """
         self._team, self._one_at_a_time = team, settings.deepspeed is not None
-        self._student = team.place(open_student_here, settings, grader, folder, deepspeed)
+        self._student = team.place(open_student_here, settings, domain, grader, folder, deepspeed)
         self._card, *others = team.together(Student.describe, self._student)
         for rank, card in enumerate(others, start=1):
             if card != self._card:
@@ -77,7 +76,7 @@ class SharedStudent:
         return self._team.together(Student.commit, self._student, request)[0]
 
 
-def open_student_here(settings: StudentSettings, grader: Grader, folder: Path, deepspeed: str | None) -> Student:
+def open_student_here(settings: StudentSettings, domain: Domain, grader: Grader, folder: Path, deepspeed: str | None) -> Student:
     """The student in this process."""
     settings = replace(settings, deepspeed=find_config(settings.deepspeed))
-    return Student(settings, DOMAINS, {grader.name: grader}, folder, find_config(deepspeed))
+    return Student(settings, {domain.name: domain}, {grader.name: grader}, folder, find_config(deepspeed))

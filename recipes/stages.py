@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from protocol.domain import Domain, Grader
+from protocol.domain import Grader
 from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.exchange import Exchange, InProcessExchange
 from protocol.files import is_whole
@@ -29,8 +29,7 @@ from protocol.messages import (
 )
 from recipes import terminal
 from recipes.candidates import record_candidate
-from recipes.domains import DOMAINS
-from recipes.domains.written import find_written
+from recipes.domains import RecipeDomain, open_domain
 from recipes.graders import open_grader
 from recipes.inputs import choose_style
 from recipes.run_folder import RunFolder
@@ -52,21 +51,28 @@ Styled = tuple[str, str]
 def place_grader(team: Team, recipe: RecipeSettings, folder: RunFolder) -> Placed[Grader]:
     """The recipe's grader, once in every process; a judge keeps its verdicts in the run folder, so that none is asked for twice."""
     judge = replace(recipe.judge, cache=recipe.judge.cache or str(folder.path / "verdicts"))
-    return team.place(open_grader, recipe.grader or DOMAINS[recipe.domain].default_grader, judge)
+    return team.place(open_grader, recipe.grader or open_domain(recipe.domain, recipe.grids).default_grader, judge)
 
 
 @contextmanager
 def open_student(
-    team: Team, settings: StudentSettings, grader: Placed[Grader], folder: RunFolder, deepspeed: str | None
+    team: Team, domain: RecipeDomain, settings: StudentSettings, grader: Placed[Grader], folder: RunFolder, deepspeed: str | None
 ) -> Iterator[Exchange]:
     """A student in the processes of this run, for as long as it is needed; says how it runs its inner loops."""
-    with SharedStudent(team, settings, grader, folder.path / "student", deepspeed) as student:
+    with SharedStudent(team, settings, domain, grader, folder.path / "student", deepspeed) as student:
         terminal.console.print(f"{settings.model} · inner loops by {student.describe().inner_loop}")
         yield InProcessExchange(student)
 
 
 def write_candidates(
-    team: Team, teacher: TeacherSettings, domain: Domain, contexts: Sequence[Context], count: int, seed: int, stage: str, journal: Journal
+    team: Team,
+    teacher: TeacherSettings,
+    domain: RecipeDomain,
+    contexts: Sequence[Context],
+    count: int,
+    seed: int,
+    stage: str,
+    journal: Journal,
 ) -> list[CandidateRecord]:
     """Sample `count` candidates per context, `teacher.batch_size` at a time; batches are shared out.
 
@@ -93,13 +99,13 @@ def write_candidates(
 
 
 def sample(
-    team: Team, teacher: TeacherSettings, domain: Domain, batches: Sequence[Batch], seed: int
+    team: Team, teacher: TeacherSettings, domain: RecipeDomain, batches: Sequence[Batch], seed: int
 ) -> Iterator[tuple[Batch, list[int], list[Styled]]]:
     """Share batches out; yields each with its seeds and texts, as they arrive. The teacher is loaded only if there are any."""
     if not batches:
         return
     if teacher.edits:
-        yield from _look_up(teacher.edits, batches, seed)
+        yield from _look_up(domain, teacher.edits, batches, seed)
         return
     style, policy = choose_style(teacher.style, domain), team.place(Policy, teacher)
     seeds = [[derive_seed(seed, "sample", context.id, index) for context, index in batch] for batch in batches]
@@ -118,10 +124,10 @@ def sample(
     team.drop(policy)
 
 
-def _look_up(edits: str, batches: Sequence[Batch], seed: int) -> Iterator[tuple[Batch, list[int], list[Styled]]]:
+def _look_up(domain: RecipeDomain, edits: str, batches: Sequence[Batch], seed: int) -> Iterator[tuple[Batch, list[int], list[Styled]]]:
     """The same from a file of self-edits: each seed begins with another."""
     contexts = {context.id: context for batch in batches for context, _ in batch}
-    written = find_written(Path(edits), list(contexts.values()), 1, "teacher.edits")
+    written = domain.find_written(Path(edits), list(contexts.values()), 1, "teacher.edits")
     for batch in batches:
         texts = [written[context.id][(seed + index) % len(written[context.id])] for context, index in batch]
         yield batch, [0] * len(batch), texts

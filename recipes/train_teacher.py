@@ -41,6 +41,7 @@ class Outer:
         students: Whose rewards train the teacher, by name; their mean, if there are several.
         deepspeed: The configuration for finetuning, if any.
         selection: `best`, or `random` for the control.
+        at_most: What a control may keep, by round; None sets no bound.
     """
 
     scoring: Scoring
@@ -49,6 +50,7 @@ class Outer:
     finetune: FinetuneSettings
     deepspeed: str | None
     selection: str = "best"
+    at_most: Sequence[int] | None = None
 
 
 @dataclass
@@ -72,12 +74,12 @@ class Trained:
 def run(settings: TrainTeacher, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=True)
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
     deepspeed = settings.distributed.deepspeed
     with (
         RunFolder(settings, {"contexts": contexts}, models, team) as folder,
-        open_student(team, settings.student, place_grader(team, settings, folder), folder, deepspeed) as exchange,
+        open_student(team, domain, settings.student, place_grader(team, settings, folder), folder, deepspeed) as exchange,
     ):
         scoring = Scoring(domain, task, settings, settings.repeats, settings.seed)
         outer = Outer(scoring, {"student": exchange}, settings.teacher, settings.finetune, deepspeed, settings.selection)
@@ -117,7 +119,8 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
         )
         times.append(time.perf_counter())
         if this_round not in journal.selections:
-            journal.append(select(outer, batch, candidates, this_round, journal))
+            at_most = None if outer.at_most is None else outer.at_most[number - 1]
+            journal.append(select(outer, batch, candidates, this_round, journal, at_most))
         times.append(time.perf_counter())
         selection = journal.selections[this_round]
         trained.selections.append(selection)
@@ -190,13 +193,18 @@ def contexts_of_round(contexts: Sequence[Context], number: int, outer: Outer) ->
 
 
 def select(
-    outer: Outer, contexts: Sequence[Context], candidates: Sequence[CandidateRecord], stage: str, journal: Journal
+    outer: Outer,
+    contexts: Sequence[Context],
+    candidates: Sequence[CandidateRecord],
+    stage: str,
+    journal: Journal,
+    at_most: int | None = None,
 ) -> SelectionRecord:
-    """What the teacher is to be finetuned on: the best by reward, or some by lot. What is no self-edit is never kept."""
+    """What the teacher is to be finetuned on: the best by reward, or some by lot, `at_most` so many. What is no self-edit is never kept."""
     scoring, loop = outer.scoring, outer.scoring.loop
     if outer.selection == "random":
         pool, seed = [c for c in candidates if c.malformed is None], derive_seed(scoring.seed, "lot", stage)
-        kept = keep_random(pool, loop.keep_per_context, seed, context_of=lambda c: c.context)
+        kept = keep_random(pool, loop.keep_per_context, seed, context_of=lambda c: c.context, at_most=at_most)
         return SelectionRecord(stage=stage, rule="random", kept=tuple(c.candidate for c in kept))
     scored = score_candidates(scoring, outer.students, contexts, candidates, stage, journal)
     running = [i for i, own in enumerate(scored) if own.running]

@@ -35,8 +35,8 @@ Matrix = Mapping[str, Mapping[str, Sequence[float]]]
 def run(settings: Transfer, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
-    training = load_data(settings.train, "train", questions=True)[0] if settings.train.source else []
-    contexts, _ = load_data(settings.held_out, "held_out", questions=True)
+    training = load_data(domain, settings.train, "train", questions=True)[0] if settings.train.source else []
+    contexts, _ = load_data(domain, settings.held_out, "held_out", questions=True)
     models = student_models({f"students.{name}": student for name, student in settings.students.items()})
     for name, teacher in settings.teachers.items():
         models |= teacher_models(teacher, f"teachers.{name}")
@@ -44,7 +44,7 @@ def run(settings: Transfer, team: Team) -> Path:
         folder = stack.enter_context(RunFolder(settings, {"train": training, "held_out": contexts}, models, team))
         journal, grader = folder.journal, place_grader(team, settings, folder)
         students: dict[str, Exchange] = {
-            name: stack.enter_context(open_student(team, student, grader, folder, settings.distributed.deepspeed))
+            name: stack.enter_context(open_student(team, domain, student, grader, folder, settings.distributed.deepspeed))
             for name, student in settings.students.items()
         }
         tried: dict[str, list[Tried]] = {name: [] for name in students}

@@ -32,13 +32,15 @@ from recipes.terminal import console
 def run(settings: WriteQuestions, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
-    contexts, _ = load_data(settings.contexts, "contexts", questions=settings.compared > 0)
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=settings.compared > 0)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.writer, "writer")}
     if settings.compared:
         models |= teacher_models(settings.teacher, "teacher")
     with (
         RunFolder(settings, {"contexts": contexts}, models, team) as folder,
-        open_student(team, settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed) as exchange,
+        open_student(
+            team, domain, settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed
+        ) as exchange,
     ):
         journal = folder.journal
         if "questions" not in journal.rounds:

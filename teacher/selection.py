@@ -43,12 +43,16 @@ def keep_best(
     return [candidates[i] for i in sorted(kept)]
 
 
-def keep_random(candidates: Sequence[Candidate], per_context: int, seed: int, *, context_of: Callable[[Candidate], str]) -> list[Candidate]:
-    """Keep candidates of each context by lot: the control that shows what finetuning alone does."""
+def keep_random(
+    candidates: Sequence[Candidate], per_context: int, seed: int, *, context_of: Callable[[Candidate], str], at_most: int | None = None
+) -> list[Candidate]:
+    """Keep candidates of each context by lot, `at_most` so many in all: the control that shows what finetuning alone does."""
     rng = random.Random(seed)
     kept: list[int] = []
     for indices in _by_context(candidates, context_of):
         kept += rng.sample(indices, min(per_context, len(indices)))
+    if at_most is not None and len(kept) > at_most:
+        kept = rng.sample(kept, at_most)
     return [candidates[i] for i in sorted(kept)]
 
 

@@ -1,6 +1,59 @@
 """The domains a recipe or a request may name."""
 
-from protocol.domain import Domain
-from recipes.domains.knowledge import Knowledge
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
-DOMAINS: dict[str, Domain] = {"knowledge": Knowledge()}
+from protocol.domain import Domain
+from protocol.errors import InvalidInput
+from protocol.messages import Context
+from recipes.domains.few_shot import FewShot
+from recipes.domains.knowledge import Knowledge
+from recipes.domains.settings import GridSettings
+
+
+class RecipeDomain(Domain, Protocol):
+    """What recipes ask of a domain beside that: its files, and how its answers are told."""
+
+    def load(self, source: str, split: str, limit: int | None) -> tuple[list[Context], dict[str, str]]:
+        """Contexts of a source, and by context id self-edits known to be good where it has them.
+
+        Args:
+            source: A file, a folder, `hub:NAME`, or `tiny` for the domain's tiny world.
+            split: Of a data set or a tiny world.
+            limit: How many a tiny world makes; files are read whole.
+
+        Raises:
+            InvalidInput: Names the place, the value and the remedy.
+        """
+        ...
+
+    def find_written(self, path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """Self-edits from a file by context id, at least `count` each: texts, each with the style of its prompt.
+
+        Args:
+            key: The recipe's key, for messages.
+
+        Raises:
+            InvalidInput: The file cannot be read, or has too few.
+        """
+        ...
+
+    def measure(self, answers: Sequence[str], golds: Sequence[Sequence[str]]) -> Mapping[str, float]:
+        """What else there is to say of answers beside their grades, by name."""
+        ...
+
+
+DOMAINS: dict[str, RecipeDomain] = {"knowledge": Knowledge(), "few_shot": FewShot(GridSettings())}
+"""As published."""
+
+
+def open_domain(name: str, grids: GridSettings) -> RecipeDomain:
+    """The domain that a recipe names, with its settings.
+
+    Raises:
+        InvalidInput: There is none of that name.
+    """
+    if name not in DOMAINS:
+        raise InvalidInput(f"domain is {name!r}; it is one of {', '.join(DOMAINS)}")
+    return FewShot(grids) if name == "few_shot" else DOMAINS[name]

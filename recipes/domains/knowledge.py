@@ -5,26 +5,41 @@ Source: SEAL, arXiv 2506.10943, section 3.2 and appendix B, and its released cod
 
 import itertools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from protocol.domain import Grader
 from protocol.errors import MalformedEdit
 from protocol.messages import Context, Example, Outcomes, SelfEdit, accuracy
+from recipes.domains.knowledge_files import load_contexts
 from recipes.domains.knowledge_text import STYLES, passage_prompt, question_prompt, split_completion, teacher_prompt, training_sequence
+from recipes.domains.written import find_written
+from recipes.graders.words import first_line, squad_metric
 
 MAX_CHARACTERS = 100_000
 MAX_SEQUENCES = 1024
 
 
 class Knowledge:
-    """Implements `protocol.domain.Domain` for passages."""
+    """Implements `recipes.domains.RecipeDomain` for passages."""
 
     name = "knowledge"
     version = 1
     styles = tuple(STYLES)
     floor = -1.0
     default_grader = "contained"
+    closed_book = True
     answer_tokens = 64
+
+    def load(self, source: str, split: str, limit: int | None) -> tuple[list[Context], dict[str, str]]:
+        if source == "tiny":
+            from recipes.tiny.source import load_tiny
+
+            return load_tiny(split, 256 if limit is None else limit)
+        return load_contexts(source, split), {}
+
+    def find_written(self, path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[tuple[str, str]]]:
+        return find_written(path, contexts, count, key)
 
     def prompt(self, context: Context, style: str) -> str:
         return teacher_prompt(style, context.title, context.passage)
@@ -64,6 +79,11 @@ class Knowledge:
         questions = [question for context in contexts for question in context.questions]
         graded = iter(grader.grade(questions, [answer for own in answers for answer in own]))
         return [tuple(itertools.islice(graded, len(context.questions))) for context in contexts]
+
+    def measure(self, answers: Sequence[str], golds: Sequence[Sequence[str]]) -> Mapping[str, float]:
+        """Exact match and F1 in percent, as for SQuAD."""
+        scores: Mapping[str, float] = squad_metric().compute(predictions=list(map(first_line, answers)), references=list(map(list, golds)))
+        return scores
 
     def value(self, base: Outcomes, adapted: Outcomes) -> float:
         return accuracy(adapted) - accuracy(base)

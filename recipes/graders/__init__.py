@@ -5,9 +5,9 @@ from protocol.errors import InvalidInput
 from recipes.graders.judge import Judge, check_judge, judge_id
 from recipes.graders.lexical import Lexical
 from recipes.graders.settings import JudgeSettings
-from recipes.graders.words import Contained, ExactMatch
+from recipes.graders.words import Contained, ExactMatch, Verbatim
 
-GRADERS: dict[str, Grader] = {grader.name: grader for grader in (ExactMatch(), Contained(), Lexical())}
+GRADERS: dict[str, Grader] = {grader.name: grader for grader in (ExactMatch(), Contained(), Verbatim(), Lexical())}
 """Those that need nothing but the answers. A `judge` is opened with its settings."""
 
 

@@ -66,6 +66,18 @@ class ExactMatch:
         )
 
 
+class Verbatim:
+    """Right if the answer is a gold answer to the letter, but for white space at its ends."""
+
+    name, version = "verbatim", 1
+
+    def grade(self, questions: Sequence[Question], answers: Sequence[str]) -> Sequence[Outcome]:
+        return [
+            Outcome(answer=a, correct=a.strip() in [gold.strip() for gold in q.answers] if q.answers else None)
+            for q, a in zip(questions, answers, strict=True)
+        ]
+
+
 class Contained:
     """Right if the gold answer stands anywhere in the whole answer; the score says the same."""
 

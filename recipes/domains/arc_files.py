@@ -1,0 +1,77 @@
+"""Read few-shot tasks from ARC's files: challenges with their solutions beside them, or one file for each task.
+
+Whatever is wrong is an `InvalidInput` that names the file, the place, the value and the remedy.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from protocol.errors import InvalidInput
+from protocol.messages import Context, Demonstration, Question
+from recipes.domains.grids import read_grid, to_text
+from recipes.domains.knowledge_files import read_json
+
+SHAPE: Final = '{"train": [{"input": grid, "output": grid}], "test": [{"input": grid}]}'
+
+
+def load_tasks(source: str) -> list[Context]:
+    """Read every task of a source, in its order. The title is the task's name; a test without a solution is asked but not graded.
+
+    Args:
+        source: A file of challenges, `{name: task}`, whose solutions, `{name: [grid]}`, are read too if they lie beside it under the same
+            name with `solutions` for `challenges`; a file of one task; or a folder of such files.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InvalidInput(f"data source {source!r} does not exist; give ARC's file of challenges, or a folder with a file for each task")
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    tasks = [task for file in files for task in _load_file(file)]
+    if not tasks:
+        raise InvalidInput(f"{path} holds no tasks; each is {SHAPE}")
+    return tasks
+
+
+def _load_file(path: Path) -> list[Context]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InvalidInput(f"{path} holds a {type(content).__name__}; it must be an object of tasks by name, or one task: {SHAPE}")
+    if "train" in content or "test" in content:
+        return [read_task(path.stem, content, None, str(path))]
+    beside = path.with_name(path.name.replace("challenges", "solutions"))
+    solutions = read_json(beside) if beside != path and beside.exists() else None
+    if solutions is not None and not isinstance(solutions, dict):
+        raise InvalidInput(f"{beside} holds a {type(solutions).__name__}; it must be an object of solutions by task")
+    tasks = []
+    for name, task in content.items():
+        if solutions is not None and name not in solutions:
+            raise InvalidInput(f"{beside} has no solutions of task {name!r}, which {path} has; add them, or move the file away")
+        tasks.append(read_task(name, task, None if solutions is None else solutions[name], f"{path}, task {name!r}"))
+    return tasks
+
+
+def read_task(name: str, task: Any, solutions: Any, place: str) -> Context:
+    """One task. `solutions` are grids, one for each test; None takes what outputs the tests have themselves."""
+    pairs, tests = (task.get("train"), task.get("test")) if isinstance(task, dict) else (None, None)
+    if not isinstance(pairs, list) or not isinstance(tests, list) or not all(isinstance(pair, dict) for pair in pairs + tests):
+        raise InvalidInput(f"{place} is no task; it must be {SHAPE}")
+    if len(pairs) < 2:
+        raise InvalidInput(f"{place} has {len(pairs)} demonstration; to learn from them by leaving one out takes 2, so leave the task out")
+    if not tests:
+        raise InvalidInput(f"{place} has no test; give at least one input")
+    if solutions is not None and (not isinstance(solutions, list) or len(solutions) != len(tests)):
+        raise InvalidInput(f"{place} has {len(tests)} tests, but its solutions are not a list of as many grids")
+    demonstrations = tuple(
+        Demonstration(input=_side(pair, "input", f"{place}, train {n}"), output=_side(pair, "output", f"{place}, train {n}"))
+        for n, pair in enumerate(pairs)
+    )
+    questions = []
+    for n, test in enumerate(tests):
+        solution = test.get("output") if solutions is None else solutions[n]
+        answers = () if solution is None else (to_text(read_grid(solution, f"{place}, solution {n}")),)
+        questions.append(Question(text=_side(test, "input", f"{place}, test {n}"), answers=answers))
+    return Context(title=name, demonstrations=demonstrations, questions=tuple(questions))
+
+
+def _side(pair: Mapping[str, Any], side: str, place: str) -> str:
+    return to_text(read_grid(pair.get(side), f"{place}, {side}"))

@@ -1,0 +1,176 @@
+"""The self-edits of the few-shot domain: directives that say how the student is to train, as JSON.
+
+Source: SEAL, arXiv 2506.10943, section 3.2 and appendix A, and its released code (the prompt).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, StrictBool, StrictInt, ValidationError
+
+from protocol.errors import InvalidInput, MalformedEdit
+from protocol.messages import Context, Message, SelfEdit, Update
+from recipes.domains.knowledge_files import read_json, read_jsonl
+
+MAX_CHARACTERS: Final = 20_000
+SHAPE: Final = '{"task": name, "completions": [text]}'
+
+REQUEST: Final = """You are configuring a model training pipeline by selecting from predefined tools.
+
+You must make two decisions:
+
+1. **Data Generation Tools** — For each of the following, choose true or false:
+    - use_basic_augmentations
+    - use_size_augmentations
+    - use_chain_augmentations
+    - use_repeat_augmentations
+
+2. **Training Configuration** — Choose one of:
+    - "train_using_all_tokens"
+    - "train_using_output_tokens"
+
+Also specify:
+    - learning_rate (float)
+    - num_train_epochs (integer)
+
+### Output Format
+
+Respond with a valid JSON object. Do not include any explanation, markdown, or extra text. Use lowercase `true`/`false` for booleans and \
+ensure correct JSON syntax.
+
+Example output:
+
+{
+  "data_generation": {
+    "use_basic_augmentations": ...,
+    "use_size_augmentations": ...,
+    "use_chain_augmentations": ...,
+    "use_repeat_augmentations": ...
+  },
+  "training": {
+    "strategy": ...,
+    "learning_rate": ...,
+    "num_train_epochs": ...
+  }
+}
+"""
+"""What a teacher is asked, after the demonstrations; as published."""
+
+
+class DataGeneration(Message):
+    """Which groups of augmentations are used."""
+
+    use_basic_augmentations: StrictBool
+    use_size_augmentations: StrictBool
+    use_chain_augmentations: StrictBool
+    use_repeat_augmentations: StrictBool
+
+
+class Training(Message):
+    """How the student trains."""
+
+    strategy: Literal["train_using_all_tokens", "train_using_output_tokens"]
+    learning_rate: Annotated[float, Field(strict=True, gt=0, le=1)]
+    num_train_epochs: Annotated[StrictInt, Field(ge=1, le=10_000)]
+
+
+class Directives(Message):
+    """The published object, every key of it."""
+
+    data_generation: DataGeneration
+    training: Training
+
+    def to_edit(self) -> SelfEdit:
+        training = self.training
+        update = Update(
+            learning_rate=training.learning_rate,
+            epochs=training.num_train_epochs,
+            loss_on="all" if training.strategy == "train_using_all_tokens" else "completion",
+        )
+        return SelfEdit(directives=self.data_generation.model_dump(), update=update)
+
+
+def read_directives(text: str) -> SelfEdit:
+    """The first JSON object in a candidate. Text around it is passed over; inside it everything must be right.
+
+    Raises:
+        MalformedEdit: Names the key, the value and what is allowed.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise MalformedEdit(f"the candidate has {len(text)} characters, more than {MAX_CHARACTERS}; directives are one small JSON object")
+    reason = "the candidate holds no JSON object"
+    for found in _objects(text):
+        if isinstance(found, str):
+            reason = found
+            continue
+        try:
+            return Directives.model_validate(found).to_edit()
+        except ValidationError as error:
+            raise MalformedEdit(describe_error(error)) from error
+    raise MalformedEdit(f"{reason}; directives are one object with data_generation and training")
+
+
+def find_directives(path: Path, contexts: Sequence[Context], count: int, key: str) -> dict[str, list[tuple[str, str]]]:
+    """What a file says about tasks: one JSON object of directives for all of them, or rows of `SHAPE`, by the tasks' names.
+
+    Raises:
+        InvalidInput: The file cannot be read, or says too little about some task.
+    """
+    if not path.is_file():
+        raise InvalidInput(f"{key} is {str(path)!r}, which is no file; give a JSON object of directives, or a .jsonl with rows {SHAPE}")
+    if path.suffix.lower() != ".jsonl":
+        constant = json.dumps(read_json(path))
+        return {context.id: [(constant, "")] * count for context in contexts}
+    written: dict[str, list[str]] = {}
+    for number, row in read_jsonl(path, SHAPE):
+        name, texts = (row.get("task"), row.get("completions")) if isinstance(row, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise InvalidInput(f"{path}, line {number} is {row!r:.80}; every row is {SHAPE}")
+        written.setdefault(name, []).extend(texts)
+    for context in contexts:
+        if len(written.get(context.title, ())) < count:
+            raise InvalidInput(
+                f"{key} is {str(path)!r}, which has {len(written.get(context.title, ()))} self-edits for task {context.title!r}, "
+                f"and {count} are needed; give tasks that it is about"
+            )
+    return {context.id: [(text, "") for text in written[context.title]] for context in contexts}
+
+
+def describe_error(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    value = f", not {problem['input']!r:.80}" if problem["type"] not in ("missing", "extra_forbidden") else ""
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}{value}"
+
+
+def _objects(text: str) -> Iterator[dict[str, Any] | str]:
+    """JSON objects in a text; where there should be one, why it is none."""
+    decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    start = text.find("{")
+    while start >= 0:
+        try:
+            yield decoder.raw_decode(text, start)[0]
+            return
+        except json.JSONDecodeError as error:
+            yield f"what begins with {text[start : start + 20]!r} is no JSON: {error.msg.lower()}"
+        except RecursionError:
+            yield "the JSON nests too deeply"
+            return
+        except ValueError as error:
+            yield str(error)
+            return
+        start = text.find("{", start + 1)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in known:
+            raise ValueError(f"key {key!r} stands there twice")
+        known[key] = value
+    return known
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
