@@ -27,7 +27,7 @@ class Plan:
     """The update an edit asked for, completed by the student's settings and held to its limits.
 
     Attributes:
-        learning_rate: At the first step; `schedule` says how it goes on.
+        learning_rate: At its highest: it rises from 0 over `warmup_steps`, and `schedule` says how it goes on.
         max_grad_norm: Gradients are clipped to this norm; 0 leaves them alone.
         tokens: If the edit asks for so many, `epochs` is settled once the rows are known.
     """
@@ -40,6 +40,7 @@ class Plan:
     schedule: str
     max_grad_norm: float
     weight_decay: float
+    warmup_steps: int = 0
     tokens: int | None = None
 
 
@@ -61,6 +62,7 @@ def make_plan(update: Update, settings: StudentSettings) -> Plan:
         schedule=settings.schedule,
         max_grad_norm=settings.max_grad_norm,
         weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
         tokens=update.tokens,
     )
 
@@ -116,8 +118,11 @@ class InnerLoop:
         return batches
 
     def learning_rate(self, step: int) -> float:
-        """At a step counted from 0, as transformers' schedulers without warm-up have it."""
-        done = step / self.steps
+        """At a step counted from 0, as transformers' schedulers with warm-up have it."""
+        warmup = self.plan.warmup_steps
+        if step < warmup:
+            return self.plan.learning_rate * (step / warmup)
+        done = (step - warmup) / (self.steps - warmup)
         factor = {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}[self.plan.schedule]
         return self.plan.learning_rate * factor
 

@@ -16,6 +16,7 @@ class StudentSettings:
         revision: Hub revision, so that a result names the weights it was measured on.
         dtype: `float32`, `bfloat16` or `float16`.
         trust_remote_code: Run code that a hub model brings along. Off unless you have read it.
+        warmup_steps: The learning rate rises from 0 over so many optimizer steps before it follows `schedule`.
         targets: Linear layers that get an adapter: `all-linear`, `default` (PEFT's choice for the model), or names
             joined by commas.
         loss_on: `all` or `completion`; where the loss falls when an example has a prompt.
@@ -44,6 +45,7 @@ class StudentSettings:
     targets: str = "all-linear"
     learning_rate: float = 1e-3
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = 0
     epochs: int = 10
     batch_size: int = 1
     max_grad_norm: float = 1.0

@@ -52,16 +52,34 @@ def test_every_epoch_takes_every_row_once_in_an_order_of_its_own(base: FrozenBas
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize("warmup_steps", [0, 1, 2, 5, 11])
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-def test_learning_rates_follow_the_schedulers_of_transformers(base: FrozenBase, schedule: str) -> None:
+def test_learning_rates_follow_the_schedulers_of_transformers(base: FrozenBase, schedule: str, warmup_steps: int) -> None:
     trained = loop(base, epochs=5)
-    trained = replace(trained, plan=replace(trained.plan, schedule=schedule))
+    trained = replace(trained, plan=replace(trained.plan, schedule=schedule, warmup_steps=warmup_steps))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=trained.plan.learning_rate)
-    scheduler = get_scheduler(schedule, optimizer, num_warmup_steps=0, num_training_steps=trained.steps)
+    scheduler = get_scheduler("constant_with_warmup" if schedule == "constant" else schedule, optimizer, warmup_steps, trained.steps)
     for step in range(trained.steps):
         assert trained.learning_rate(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12)
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup_steps", "expected"),
+    [
+        ("linear", 0, [0.01, 0.0075, 0.005, 0.0025]),
+        ("linear", 2, [0, 0.005, 0.01, 0.005]),
+        ("cosine", 2, [0, 0.005, 0.01, 0.005]),
+        ("cosine", 1, [0, 0.01, 0.0075, 0.0025]),
+        ("constant", 2, [0, 0.005, 0.01, 0.01]),
+        ("cosine", 10, [0, 0.001, 0.002, 0.003]),
+    ],
+)
+def test_a_warm_up_rises_from_zero_and_need_not_end(base: FrozenBase, schedule: str, warmup_steps: int, expected: list[float]) -> None:
+    settings = replace(base.settings, schedule=schedule, warmup_steps=warmup_steps)  # type: ignore[arg-type]
+    trained = prepare(base, EXAMPLES, make_plan(Update(epochs=4), settings), seed=1)
+    assert [trained.learning_rate(step) for step in range(trained.steps)] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(

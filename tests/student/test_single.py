@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trl import SFTTrainer
 
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
@@ -73,6 +74,23 @@ def test_training_lowers_the_loss(base: FrozenBase) -> None:
         with base.without_adapter() as model:
             before = model(input_ids=ids, labels=ids).loss.item()
     assert after < before - 0.3
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_learning_rates_are_those_of_the_inner_loop(base: FrozenBase, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, rates = SFTTrainer.training_step, []
+
+    def watched(self: SFTTrainer, *arguments: object, **options: object) -> torch.Tensor:
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(SFTTrainer, "training_step", watched)
+    for warmup_steps in (0, 2, 11):
+        loop = make_loop(base, epochs=4)
+        loop = replace(loop, plan=replace(loop.plan, schedule=schedule, warmup_steps=warmup_steps))
+        train(base, loop)
+        assert rates == pytest.approx([loop.learning_rate(step) for step in range(4)], rel=1e-12)
+        rates.clear()
 
 
 def test_a_diverging_update_is_an_error_and_leaves_no_trace(base: FrozenBase) -> None:
