@@ -88,7 +88,7 @@ class InnerLoop:
         seed: Decides the adapter's initial weights and the order of the rows.
         prompts: What is asked once the adapter is trained.
         answer_tokens: The longest answer.
-        truncated: How many rows were cut to the longest length that the student takes.
+        truncated: How many rows were cut to the longest length that the student takes, or left out.
     """
 
     rows: tuple[Row, ...]
@@ -166,11 +166,13 @@ def prepare(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int
     Raises:
         InnerLoopFailed: Nothing to train on, or a limit is exceeded.
     """
-    longest, truncated = base.longest_example, 0
+    longest, what_to_do = base.longest_example, base.settings.long_examples
     rows = encode(examples, base.tokenizer, plan.loss_on)
-    if base.settings.long_examples == "truncate":
-        truncated = sum(len(row.input_ids) > longest for row in rows)
+    truncated = sum(len(row.input_ids) > longest for row in rows) if what_to_do != "refuse" else 0
+    if what_to_do == "truncate":
         rows = [Row(row.input_ids[:longest], row.labels[:longest]) for row in rows]
+    elif what_to_do == "drop":
+        rows = [row for row in rows if len(row.input_ids) <= longest]
     rows = [row for row in rows if row.tokens_in_loss]
     if plan.tokens and rows:
         plan = replace(plan, epochs=max(1, round(plan.tokens / sum(row.tokens_in_loss for row in rows))))
@@ -208,16 +210,21 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss
 
 def _check_limits(loop: InnerLoop, base: FrozenBase, lessons: int) -> None:
     settings, longest = base.settings, base.longest_example
+    at_most = "raise student.max_example_tokens" if longest == settings.max_example_tokens else "its model has no more positions"
+    if not loop.rows and loop.truncated and settings.long_examples == "drop":
+        raise InnerLoopFailed(
+            f"nothing to train on: examples over {longest} tokens are left out ({loop.truncated} of them), and no other has a token to "
+            f"learn; {at_most}, or set student.long_examples=truncate"
+        )
     if not loop.rows:
         raise InnerLoopFailed("nothing to train on: no example has a token to learn, and the context has no passage")
     tokens = max(len(row.input_ids) for row in loop.rows)
     batch = sum(sorted((len(row.input_ids) for row in loop.rows), reverse=True)[: loop.plan.batch_size])
-    at_most = "raise student.max_example_tokens" if longest == settings.max_example_tokens else "its model has no more positions"
     for what, value, limit, remedy in (
         ("examples", len(loop.rows), settings.max_examples * lessons, "raise student.max_examples"),
         ("training steps", loop.steps, settings.max_steps * lessons, "raise student.max_steps"),
         ("tokens in the largest step", batch, settings.max_step_tokens, "lower the batch size or raise student.max_step_tokens"),
-        ("tokens in the longest example", tokens, longest, f"{at_most}, or set student.long_examples=truncate"),
+        ("tokens in the longest example", tokens, longest, f"{at_most}, or set student.long_examples to truncate or drop"),
     ):
         if value > limit:
             raise InnerLoopFailed(f"{value} {what}, but this student allows {limit}; {remedy}")

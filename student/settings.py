@@ -31,7 +31,7 @@ class StudentSettings:
             comparisons: it is slow, most of its loss is end-of-text, and `loss_on` is `all`.
         answer_batch: Questions answered at once.
         max_steps, max_examples, max_example_tokens, max_step_tokens, max_rank: What an edit may ask for; more is refused.
-        long_examples: `refuse` an edit with a longer example, or `truncate` the example and count it in the reward.
+        long_examples: `refuse` an edit with a longer example, or `truncate` the example or `drop` it, and count it in the reward.
         merge: Save lasting updates as whole models instead of PEFT folders.
     """
 
@@ -63,5 +63,5 @@ class StudentSettings:
     max_example_tokens: int = 2048
     max_step_tokens: int = 32768
     max_rank: int = 256
-    long_examples: Literal["refuse", "truncate"] = "refuse"
+    long_examples: Literal["refuse", "truncate", "drop"] = "refuse"
     merge: bool = False

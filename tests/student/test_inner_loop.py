@@ -116,6 +116,21 @@ def test_long_examples_are_cut_and_counted_where_the_student_says_so(llama: str)
         loop(base, [Example(prompt="y" * 20, completion="z")], loss_on="completion")
 
 
+def test_long_examples_are_left_out_and_counted_where_the_student_says_so(llama: str) -> None:
+    base = FrozenBase(StudentSettings(model=llama, rank=4, long_examples="drop", max_example_tokens=10, max_examples=2))
+    short, exact, long = Example(completion="short"), Example(prompt="1234", completion="56789"), Example(completion="x" * 10)
+    kept = loop(base, [long, short, exact, long])
+    assert [len(row.input_ids) for row in kept.rows] == [6, 10]
+    assert kept.truncated == 2
+    assert kept.trained_tokens == 10 * (5 + 9)
+    with pytest.raises(
+        InnerLoopFailed, match=r"nothing to train on: examples over 10 tokens are left out \(2 of them\), .*; raise student"
+    ):
+        loop(base, [long, Example(completion=""), long])
+    with pytest.raises(InnerLoopFailed, match="nothing to train on: no example has a token to learn"):
+        loop(base, [Example(completion="")])
+
+
 def test_a_sequence_longer_than_the_models_context_is_refused(base: FrozenBase) -> None:
     base = FrozenBase(replace(base.settings, max_example_tokens=10_000))
     with pytest.raises(

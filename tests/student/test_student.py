@@ -158,9 +158,10 @@ def test_a_candidate_that_diverges_is_refused_and_the_others_are_rewarded(llama:
     assert isinstance(results[sound.id], Reward)
 
 
-def test_cut_examples_are_counted_in_the_reward(llama: str, tmp_path: Path) -> None:
-    student = make_student(llama, tmp_path, max_example_tokens=12, long_examples="truncate")
-    reward = score(student, request(seeds=(1, 2)))
+@pytest.mark.parametrize("long_examples", ["truncate", "drop"])
+def test_cut_examples_are_counted_in_the_reward(llama: str, tmp_path: Path, long_examples: str) -> None:
+    student = make_student(llama, tmp_path, max_example_tokens=12, long_examples=long_examples)
+    reward = score(student, request(edit=edit("Ada plays the harp.", "Short."), seeds=(1, 2)))
     assert isinstance(reward, Reward)
     assert reward.truncated_examples == 4  # the line and the passage, for either seed
 
