@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
 from student.base import FrozenBase
+from student.prompts import tokenize
 from student.settings import StudentSettings
 
 IGNORED = -100
@@ -167,7 +168,7 @@ def prepare(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int
         InnerLoopFailed: Nothing to train on, or a limit is exceeded.
     """
     longest, what_to_do = base.longest_example, base.settings.long_examples
-    rows = encode(examples, base.tokenizer, plan.loss_on)
+    rows = encode(examples, base.tokenizer, plan.loss_on, base.settings.chat)
     truncated = sum(len(row.input_ids) > longest for row in rows) if what_to_do != "refuse" else 0
     if what_to_do == "truncate":
         rows = [Row(row.input_ids[:longest], row.labels[:longest]) for row in rows]
@@ -188,19 +189,24 @@ def check_prompts(base: FrozenBase, prompts: Sequence[str], answer_tokens: int) 
         InnerLoopFailed: One is too long.
     """
     for prompt in prompts:
-        if len(prompt.encode(errors="replace")) + answer_tokens < base.positions:
+        if not base.settings.chat and len(prompt.encode(errors="replace")) + answer_tokens < base.positions:
             continue  # no token is shorter than a byte
-        tokens = len(base.tokenizer(prompt).input_ids) + answer_tokens
+        tokens = len(tokenize(base.tokenizer, [prompt], base.settings.chat).input_ids[0]) + answer_tokens
         if tokens > base.positions:
             raise InnerLoopFailed(f"a question and its answer take {tokens} tokens, but the student has {base.positions} positions")
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss_on: str) -> list[Row]:
-    """Token ids and labels of each example; the end-of-text token is learned, padding never is."""
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss_on: str, chat: bool = False) -> list[Row]:
+    """Token ids and labels of each example; the end-of-text token is learned, padding never is.
+
+    Args:
+        chat: Put prompts in chat. An example without one stays as it stands: nobody asks.
+    """
     rows = []
     for example in examples:
-        prompt = tokenizer(example.prompt).input_ids
-        if prompt and prompt[-1] == tokenizer.eos_token_id:  # tokenizers that close every text
+        asked = chat and bool(example.prompt)
+        prompt = tokenize(tokenizer, [example.prompt], asked).input_ids[0]
+        if prompt and prompt[-1] == tokenizer.eos_token_id and not asked:  # tokenizers that close every text
             prompt = prompt[:-1]
         completion = [*tokenizer(example.completion, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         labels = [IGNORED] * len(prompt) + completion if loss_on == "completion" else prompt + completion

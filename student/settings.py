@@ -16,6 +16,7 @@ class StudentSettings:
         revision: Hub revision, so that a result names the weights it was measured on.
         dtype: `float32`, `bfloat16` or `float16`.
         trust_remote_code: Run code that a hub model brings along. Off unless you have read it.
+        chat: Put prompts into the model's own chat template, each as a user's message: questions, and examples that have a prompt.
         warmup_steps: The learning rate rises from 0 over so many optimizer steps before it follows `schedule`.
         targets: Linear layers that get an adapter: `all-linear`, `default` (PEFT's choice for the model), or names
             joined by commas.
@@ -39,6 +40,7 @@ class StudentSettings:
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
+    chat: bool = False
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.0

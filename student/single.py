@@ -46,7 +46,7 @@ class Single:
             return failure
         base = self._base
         with base.ready():
-            answers = answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, base.settings.answer_batch)
+            answers = answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, base.settings.answer_batch, base.settings.chat)
         return Adapted(answers, trained_tokens, time.perf_counter() - started)
 
     def learn(self, loop: InnerLoop, checkpoints: Path | None = None) -> int:

@@ -7,7 +7,7 @@ from transformers import get_scheduler
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
 from student.base import FrozenBase
-from student.inner_loop import InnerLoop, Row, encode, make_plan, prepare
+from student.inner_loop import InnerLoop, Row, check_prompts, encode, make_plan, prepare
 from student.settings import StudentSettings
 
 EXAMPLES = [Example(completion="Ada plays the harp."), Example(prompt="Who plays? ", completion="Ada")]
@@ -29,6 +29,24 @@ def test_labels_cover_all_or_only_the_completion_and_the_end_of_text(base: Froze
     assert row.input_ids == [*prompt, *completion, end]
     assert row.labels == [-100] * len(prompt) + [*completion, end]
     assert encode(EXAMPLES[1:], base.tokenizer, "all")[0].labels == row.input_ids
+
+
+def test_in_chat_a_prompt_is_a_users_message_and_an_example_without_one_stays_plain(chatting: str) -> None:
+    base = FrozenBase(StudentSettings(model=chatting, rank=4, chat=True))
+    plain, chat = encode(EXAMPLES, base.tokenizer, "completion", chat=True)
+    assert base.tokenizer.decode(plain.input_ids) == "<s>Ada plays the harp.</s>"
+    assert base.tokenizer.decode(chat.input_ids) == "<s>26 Jul 2024\n[user] Who plays?\n[assistant] Ada</s>"
+    assert chat.labels == [-100] * (len(chat.input_ids) - 4) + chat.input_ids[-4:]
+    assert loop(base, loss_on="completion").rows == (plain, chat)
+
+
+def test_a_question_in_chat_needs_positions_for_the_template_too(chatting: str) -> None:
+    bases = [FrozenBase(StudentSettings(model=chatting, rank=4, chat=chat)) for chat in (False, True)]
+    frame = len("26 Jul 2024\n[user] \n[assistant] ")
+    for base, room in zip(bases, (4095, 4095 - frame), strict=True):
+        check_prompts(base, ["x" * (room - 8)], 8)
+        with pytest.raises(InnerLoopFailed, match="take 4097 tokens, but the student has 4096 positions"):
+            check_prompts(base, ["x" * (room - 7)], 8)
 
 
 def test_an_update_goes_before_the_students_settings(base: FrozenBase) -> None:
