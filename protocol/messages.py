@@ -218,7 +218,7 @@ class Reward(Message):
         gained, lost: Answers that turned right, and that turned wrong, summed over seeds.
         seconds: Wall time of the inner loops and their answers; that of a cohort is shared out by trained tokens.
         trained_tokens: Tokens in the loss, summed over steps and seeds.
-        truncated_examples: Examples that were cut to the longest length the student takes, summed over seeds.
+        truncated_examples: Examples that were cut to the longest length the student takes, or left out, summed over seeds.
     """
 
     version: Literal[1] = PROTOCOL_VERSION

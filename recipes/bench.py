@@ -222,7 +222,7 @@ class Plain:
         base = self._base
         for loop in loops:
             self._train(loop)
-            answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, base.settings.answer_batch)
+            answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, base.settings.answer_batch, base.settings.chat)
 
     def _train(self, loop: InnerLoop) -> None:
         model = self._base.model

@@ -158,6 +158,21 @@ def _check_folder(folder: Path, key: str, prefix: str) -> dict[str, Any]:
     return content
 
 
+def _check_chat(chat: bool, model: str, key: str) -> None:
+    """See that a folder has a chat template where one is asked for; of a hub model, loading will tell."""
+    folder = Path(model)
+    if not chat or not folder.is_dir():
+        return
+    if (folder / "adapter_config.json").exists():
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        _check_chat(chat, base or "", key)
+        return
+    tokenizer = folder / "tokenizer_config.json"
+    held = tokenizer.read_text(encoding="utf-8") if tokenizer.exists() else ""
+    if '"chat_template"' not in held and not (folder / "chat_template.jinja").exists():
+        raise InvalidInput(f"{key} is true, but {model!r} has no chat template; set it to false, or take a model that has one")
+
+
 def teacher_models(teacher: TeacherSettings, key: str) -> dict[str, tuple[str | None, str | None]]:
     """What `identify` is to know of a teacher."""
     if teacher.edits:
@@ -188,6 +203,7 @@ def check_teacher(
         domain.find_written(Path(teacher.edits), known, count, f"{key}.edits")
         return
     check_model(teacher.model, f"{key}.model", teacher.revision, kind="either", fetch=fetch)
+    _check_chat(teacher.chat, teacher.model, f"{key}.chat")
     if teacher.adapter is not None:
         check_model(teacher.adapter, f"{key}.adapter", kind="adapter")
 
@@ -205,6 +221,7 @@ def student_models(students: Mapping[str, StudentSettings]) -> dict[str, tuple[s
 
 def check_student(student: StudentSettings, key: str, *, fetch: bool = True) -> None:
     check_model(student.model, f"{key}.model", student.revision, fetch=fetch)
+    _check_chat(student.chat, student.model, f"{key}.chat")
     check_config(student.deepspeed, f"{key}.deepspeed", student.dtype)
     for name in ("deepspeed", "seal_compat", "dropout"):
         if getattr(student, name) and student.inner_loop == "cohort":

@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from protocol.errors import InnerLoopFailed
 from student.inner_loop import InnerLoop
+from student.prompts import tokenize
 from student.sft import is_out_of_memory, release_memory
 from student.stacked import Stack
 
@@ -16,18 +17,28 @@ T = TypeVar("T")
 
 @torch.no_grad()  # in inference mode, what ZeRO gathers could not be trained afterwards
 def answer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int, batch_size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int,
+    chat: bool = False,
 ) -> list[str]:
     """Continue every prompt greedily until the end-of-text token or `max_new_tokens`.
 
     Args:
         batch_size: How many at once; out of memory, half as many, unless the model is spread over processes.
+        chat: Put prompts in chat.
 
     Returns:
         One answer per prompt, in order, without the prompt and special tokens.
     """
     spread = is_spread(model)
-    return _in_batches(prompts, batch_size, lambda part: _generate(model, tokenizer, part, max_new_tokens, spread), may_halve=not spread)
+
+    def ask(part: Sequence[str]) -> list[str]:
+        return _generate(model, tokenizer, part, max_new_tokens, chat, spread)
+
+    return _in_batches(prompts, batch_size, ask, may_halve=not spread)
 
 
 @torch.inference_mode()
@@ -71,10 +82,15 @@ def _in_batches(asked: Sequence[T], batch_size: int, ask: Callable[[Sequence[T]]
 
 
 def _generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int, spread: bool = False
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    chat: bool,
+    spread: bool = False,
 ) -> list[str]:
     greedy = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
-    batch = tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt").to(model.device)
+    batch = tokenize(tokenizer, prompts, chat, padding=True, padding_side="left", return_tensors="pt").to(model.device)
     output = model.generate(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=greedy, synced_gpus=spread
     )
@@ -86,9 +102,9 @@ def _generate_routed(stack: Stack, loops: Sequence[InnerLoop], rows: Sequence[to
     """Ask some prompts, given as (loop, prompt) in order, each of its loop's adapter."""
     owners = sorted({i for i, _ in part})
     counts = [sum(i == owner for i, _ in part) for owner in owners]
-    model, tokenizer = stack.base.model.get_base_model(), stack.base.tokenizer
+    model, tokenizer, chat = stack.base.model.get_base_model(), stack.base.tokenizer, stack.base.settings.chat
     adapters = torch.stack([rows[i] for i in owners])
     if stack.device.type == "cuda":  # once, and not at every token
         adapters = adapters.to(model.dtype)
     with stack.routed(stack.pairs(adapters), [loops[i].plan.rank for i in owners], counts):
-        return _generate(model, tokenizer, [loops[i].prompts[n] for i, n in part], loops[owners[0]].answer_tokens)
+        return _generate(model, tokenizer, [loops[i].prompts[n] for i, n in part], loops[owners[0]].answer_tokens, chat)

@@ -161,8 +161,9 @@ class CohortSFTTrainer(SFTTrainer):
     def _check_touched(self) -> None:
         storages = {tensor.untyped_storage().data_ptr() for pair in self._pairs for tensor in pair}
         moved = torch.stack([b.flatten(1).any(1) for _, b in self.stack.pairs(self.trained)]).any(0)
-        # An edit may ask for a learning rate that moves nothing; that is its own affair.
-        should = self._had_gradient & torch.tensor([loop.plan.learning_rate > 1e-20 for loop in self.loops], device=moved.device)
+        # An edit may ask for a learning rate that moves nothing, or end where its warm-up begins; that is its own affair.
+        moving = [any(loop.learning_rate(step) > 1e-20 for step in range(loop.steps)) for loop in self.loops]
+        should = self._had_gradient & torch.tensor(moving, device=moved.device)
         if storages != {self._weights.untyped_storage().data_ptr()} or not bool(self._had_gradient.any()) or bool((should & ~moved).any()):
             raise TutelageError("a cohort came out of its training untouched; set student.inner_loop=single and report the model")
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
 from student.base import FrozenBase
+from student.prompts import tokenize
 from student.settings import StudentSettings
 
 IGNORED = -100
@@ -27,7 +28,7 @@ class Plan:
     """The update an edit asked for, completed by the student's settings and held to its limits.
 
     Attributes:
-        learning_rate: At the first step; `schedule` says how it goes on.
+        learning_rate: At its highest: it rises from 0 over `warmup_steps`, and `schedule` says how it goes on.
         max_grad_norm: Gradients are clipped to this norm; 0 leaves them alone.
         tokens: If the edit asks for so many, `epochs` is settled once the rows are known.
     """
@@ -40,6 +41,7 @@ class Plan:
     schedule: str
     max_grad_norm: float
     weight_decay: float
+    warmup_steps: int = 0
     tokens: int | None = None
 
 
@@ -61,6 +63,7 @@ def make_plan(update: Update, settings: StudentSettings) -> Plan:
         schedule=settings.schedule,
         max_grad_norm=settings.max_grad_norm,
         weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
         tokens=update.tokens,
     )
 
@@ -86,7 +89,7 @@ class InnerLoop:
         seed: Decides the adapter's initial weights and the order of the rows.
         prompts: What is asked once the adapter is trained.
         answer_tokens: The longest answer.
-        truncated: How many rows were cut to the longest length that the student takes.
+        truncated: How many rows were cut to the longest length that the student takes, or left out.
     """
 
     rows: tuple[Row, ...]
@@ -116,8 +119,11 @@ class InnerLoop:
         return batches
 
     def learning_rate(self, step: int) -> float:
-        """At a step counted from 0, as transformers' schedulers without warm-up have it."""
-        done = step / self.steps
+        """At a step counted from 0, as transformers' schedulers with warm-up have it."""
+        warmup = self.plan.warmup_steps
+        if step < warmup:
+            return self.plan.learning_rate * (step / warmup)
+        done = (step - warmup) / (self.steps - warmup)
         factor = {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}[self.plan.schedule]
         return self.plan.learning_rate * factor
 
@@ -161,11 +167,13 @@ def prepare(base: FrozenBase, examples: Sequence[Example], plan: Plan, seed: int
     Raises:
         InnerLoopFailed: Nothing to train on, or a limit is exceeded.
     """
-    longest, truncated = base.longest_example, 0
-    rows = encode(examples, base.tokenizer, plan.loss_on)
-    if base.settings.long_examples == "truncate":
-        truncated = sum(len(row.input_ids) > longest for row in rows)
+    longest, what_to_do = base.longest_example, base.settings.long_examples
+    rows = encode(examples, base.tokenizer, plan.loss_on, base.settings.chat)
+    truncated = sum(len(row.input_ids) > longest for row in rows) if what_to_do != "refuse" else 0
+    if what_to_do == "truncate":
         rows = [Row(row.input_ids[:longest], row.labels[:longest]) for row in rows]
+    elif what_to_do == "drop":
+        rows = [row for row in rows if len(row.input_ids) <= longest]
     rows = [row for row in rows if row.tokens_in_loss]
     if plan.tokens and rows:
         plan = replace(plan, epochs=max(1, round(plan.tokens / sum(row.tokens_in_loss for row in rows))))
@@ -181,19 +189,24 @@ def check_prompts(base: FrozenBase, prompts: Sequence[str], answer_tokens: int) 
         InnerLoopFailed: One is too long.
     """
     for prompt in prompts:
-        if len(prompt.encode(errors="replace")) + answer_tokens < base.positions:
+        if not base.settings.chat and len(prompt.encode(errors="replace")) + answer_tokens < base.positions:
             continue  # no token is shorter than a byte
-        tokens = len(base.tokenizer(prompt).input_ids) + answer_tokens
+        tokens = len(tokenize(base.tokenizer, [prompt], base.settings.chat).input_ids[0]) + answer_tokens
         if tokens > base.positions:
             raise InnerLoopFailed(f"a question and its answer take {tokens} tokens, but the student has {base.positions} positions")
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss_on: str) -> list[Row]:
-    """Token ids and labels of each example; the end-of-text token is learned, padding never is."""
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss_on: str, chat: bool = False) -> list[Row]:
+    """Token ids and labels of each example; the end-of-text token is learned, padding never is.
+
+    Args:
+        chat: Put prompts in chat. An example without one stays as it stands: nobody asks.
+    """
     rows = []
     for example in examples:
-        prompt = tokenizer(example.prompt).input_ids
-        if prompt and prompt[-1] == tokenizer.eos_token_id:  # tokenizers that close every text
+        asked = chat and bool(example.prompt)
+        prompt = tokenize(tokenizer, [example.prompt], asked).input_ids[0]
+        if prompt and prompt[-1] == tokenizer.eos_token_id and not asked:  # tokenizers that close every text
             prompt = prompt[:-1]
         completion = [*tokenizer(example.completion, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         labels = [IGNORED] * len(prompt) + completion if loss_on == "completion" else prompt + completion
@@ -203,16 +216,21 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, loss
 
 def _check_limits(loop: InnerLoop, base: FrozenBase, lessons: int) -> None:
     settings, longest = base.settings, base.longest_example
+    at_most = "raise student.max_example_tokens" if longest == settings.max_example_tokens else "its model has no more positions"
+    if not loop.rows and loop.truncated and settings.long_examples == "drop":
+        raise InnerLoopFailed(
+            f"nothing to train on: examples over {longest} tokens are left out ({loop.truncated} of them), and no other has a token to "
+            f"learn; {at_most}, or set student.long_examples=truncate"
+        )
     if not loop.rows:
         raise InnerLoopFailed("nothing to train on: no example has a token to learn, and the context has no passage")
     tokens = max(len(row.input_ids) for row in loop.rows)
     batch = sum(sorted((len(row.input_ids) for row in loop.rows), reverse=True)[: loop.plan.batch_size])
-    at_most = "raise student.max_example_tokens" if longest == settings.max_example_tokens else "its model has no more positions"
     for what, value, limit, remedy in (
         ("examples", len(loop.rows), settings.max_examples * lessons, "raise student.max_examples"),
         ("training steps", loop.steps, settings.max_steps * lessons, "raise student.max_steps"),
         ("tokens in the largest step", batch, settings.max_step_tokens, "lower the batch size or raise student.max_step_tokens"),
-        ("tokens in the longest example", tokens, longest, f"{at_most}, or set student.long_examples=truncate"),
+        ("tokens in the longest example", tokens, longest, f"{at_most}, or set student.long_examples to truncate or drop"),
     ):
         if value > limit:
             raise InnerLoopFailed(f"{value} {what}, but this student allows {limit}; {remedy}")

@@ -16,6 +16,8 @@ class StudentSettings:
         revision: Hub revision, so that a result names the weights it was measured on.
         dtype: `float32`, `bfloat16` or `float16`.
         trust_remote_code: Run code that a hub model brings along. Off unless you have read it.
+        chat: Put prompts into the model's own chat template, each as a user's message: questions, and examples that have a prompt.
+        warmup_steps: The learning rate rises from 0 over so many optimizer steps before it follows `schedule`.
         targets: Linear layers that get an adapter: `all-linear`, `default` (PEFT's choice for the model), or names
             joined by commas.
         loss_on: `all` or `completion`; where the loss falls when an example has a prompt.
@@ -30,7 +32,7 @@ class StudentSettings:
             comparisons: it is slow, most of its loss is end-of-text, and `loss_on` is `all`.
         answer_batch: Questions answered at once.
         max_steps, max_examples, max_example_tokens, max_step_tokens, max_rank: What an edit may ask for; more is refused.
-        long_examples: `refuse` an edit with a longer example, or `truncate` the example and count it in the reward.
+        long_examples: `refuse` an edit with a longer example, or `truncate` the example or `drop` it, and count it in the reward.
         merge: Save lasting updates as whole models instead of PEFT folders.
     """
 
@@ -38,12 +40,14 @@ class StudentSettings:
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
+    chat: bool = False
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.0
     targets: str = "all-linear"
     learning_rate: float = 1e-3
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = 0
     epochs: int = 10
     batch_size: int = 1
     max_grad_norm: float = 1.0
@@ -61,5 +65,5 @@ class StudentSettings:
     max_example_tokens: int = 2048
     max_step_tokens: int = 32768
     max_rank: int = 256
-    long_examples: Literal["refuse", "truncate"] = "refuse"
+    long_examples: Literal["refuse", "truncate", "drop"] = "refuse"
     merge: bool = False

@@ -46,7 +46,7 @@ class Single:
             return failure
         base = self._base
         with base.ready():
-            answers = answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, base.settings.answer_batch)
+            answers = answer(base.model, base.tokenizer, loop.prompts, loop.answer_tokens, base.settings.answer_batch, base.settings.chat)
         return Adapted(answers, trained_tokens, time.perf_counter() - started)
 
     def learn(self, loop: InnerLoop, checkpoints: Path | None = None) -> int:
@@ -70,7 +70,8 @@ class Single:
                 str(checkpoints or scratch),
                 per_device_train_batch_size=part,
                 learning_rate=plan.learning_rate,
-                lr_scheduler_type=plan.schedule,
+                lr_scheduler_type="constant_with_warmup" if plan.schedule == "constant" else plan.schedule,
+                warmup_steps=plan.warmup_steps,
                 max_grad_norm=plan.max_grad_norm,
                 weight_decay=plan.weight_decay,
                 seed=loop.seed % 2**32,

@@ -71,6 +71,8 @@ class Student:
         told = {key: value for key, value in asdict(settings).items() if key not in NOT_IN_CARD}
         if settings.deepspeed is not None:
             told["deepspeed"] = content_id(json.loads(Path(settings.deepspeed).read_text(encoding="utf-8")))
+        if settings.chat:
+            told["chat"] = content_id(self._base.tokenizer.get_chat_template())
         self._card = StudentCard(
             fingerprint=self._base.fingerprint,
             model=settings.model,
@@ -291,4 +293,4 @@ class Student:
 
     def _answer(self, base: FrozenBase, prompts: Sequence[str], domain: Domain) -> list[str]:
         with base.ready():
-            return answer(base.model, base.tokenizer, prompts, domain.answer_tokens, self._settings.answer_batch)
+            return answer(base.model, base.tokenizer, prompts, domain.answer_tokens, self._settings.answer_batch, self._settings.chat)

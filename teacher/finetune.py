@@ -26,6 +26,7 @@ from protocol.errors import TutelageError
 from protocol.files import confirm_checkpoint, last_whole_checkpoint, publish_folder
 from protocol.processes import check_company, is_first_process, launched_processes
 from teacher.loading import load
+from teacher.prompts import tokenize
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def finetune(
         on_step: Called after every optimizer step, for progress.
 
     Raises:
-        InvalidInput: An adapter does not fit, or the batch does not divide by the processes.
+        InvalidInput: An adapter does not fit, there is no chat template, or the batch does not divide by the processes.
         TutelageError: The processes trained without each other, or without the optimizer state partitioned as was asked.
     """
     checkpoints = output.with_name(output.name + ".training")
@@ -95,7 +96,7 @@ def finetune(
         trainer = SFTTrainer(
             model=model.to(arguments.device) if deepspeed is None else model,
             args=arguments,
-            train_dataset=Dataset.from_list(arrange_rows(encode(pairs, tokenizer), settings, seed)),
+            train_dataset=Dataset.from_list(arrange_rows(encode(pairs, tokenizer, teacher.chat), settings, seed)),
             processing_class=tokenizer,
             callbacks=[_Progress(on_step)],
         )
@@ -113,14 +114,14 @@ def finetune(
     return result
 
 
-def encode(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+def encode(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, chat: bool = False) -> list[Row]:
     """Token ids and labels of each pair, as TRL has them: end of text is learned, and a completion starts where its tokens depart
     from those of the prompt alone.
     """
     rows = []
     for prompt, completion in pairs:
         closed = completion if completion.endswith(tokenizer.eos_token) else completion + tokenizer.eos_token
-        start, whole = tokenizer(prompt).input_ids, tokenizer(prompt + closed).input_ids
+        (start,), (whole,) = (tokenize(tokenizer, [prompt], chat, then).input_ids for then in ("", closed))
         length = common_prefix_length(start, whole)
         rows.append({"input_ids": whole, "labels": [IGNORED] * length + whole[length:]})
     return rows

@@ -8,6 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from protocol.errors import InvalidInput
+from teacher.prompts import check_chat_template
 from teacher.settings import TeacherSettings
 
 
@@ -15,7 +16,7 @@ def load(settings: TeacherSettings) -> tuple[PreTrainedModel | PeftModel, PreTra
     """A full model, or a PEFT folder on its base, frozen.
 
     Raises:
-        InvalidInput: A PEFT folder does not fit on the model.
+        InvalidInput: A PEFT folder does not fit on the model, or it has no chat template to put prompts in.
     """
     name, adapter = settings.model, settings.adapter
     if adapter is None and (Path(name) / "adapter_config.json").exists():
@@ -24,6 +25,8 @@ def load(settings: TeacherSettings) -> tuple[PreTrainedModel | PeftModel, PreTra
     tokenizer = AutoTokenizer.from_pretrained(name, **options)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if settings.chat:
+        check_chat_template(tokenizer, name)
     model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options)
     # What a model folder suggests for generation, a repetition penalty say, must not creep in.
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)

@@ -8,6 +8,7 @@ import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from teacher.loading import load
+from teacher.prompts import tokenize
 from teacher.sampling import SeededGumbel
 from teacher.settings import TeacherSettings
 
@@ -19,7 +20,7 @@ class Policy:
         """Load a full model, or a PEFT folder on its base.
 
         Raises:
-            InvalidInput: A PEFT folder does not fit on the model.
+            InvalidInput: A PEFT folder does not fit on the model, or it has no chat template to put prompts in.
         """
         self.settings = settings
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,8 +31,8 @@ class Policy:
         """The first prompt that the model has no positions for: its index, its tokens, and the positions there are."""
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
         for index, prompt in enumerate(prompts):
-            if len(prompt.encode(errors="replace")) >= positions:  # no token is shorter than a byte
-                tokens = len(self.tokenizer(prompt).input_ids)
+            if self.settings.chat or len(prompt.encode(errors="replace")) >= positions:  # no token is shorter than a byte
+                tokens = len(tokenize(self.tokenizer, [prompt], self.settings.chat).input_ids[0])
                 if tokens >= positions:
                     return index, tokens, positions
         return None
@@ -43,7 +44,8 @@ class Policy:
         Args:
             seeds: One per prompt; the same prompt and seed give the same candidate in any batch.
         """
-        batch = self.tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt").to(self.device)
+        chat = self.settings.chat
+        batch = tokenize(self.tokenizer, prompts, chat, padding=True, padding_side="left", return_tensors="pt").to(self.device)
         processors = LogitsProcessorList([TemperatureLogitsWarper(self.settings.temperature)])
         if self.settings.top_p < 1:
             processors.append(TopPLogitsWarper(self.settings.top_p))

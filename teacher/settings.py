@@ -16,6 +16,7 @@ class TeacherSettings:
         revision: Hub revision.
         dtype: `float32`, `bfloat16` or `float16`.
         trust_remote_code: Run code that a hub model brings along. Off unless you have read it.
+        chat: Put prompts into the model's own chat template, each as a user's message.
         style: The domain's prompt style; empty means its default.
         temperature, top_p: Sampling; 1.0 and 0.95 as published.
         max_new_tokens: A candidate is cut there.
@@ -29,6 +30,7 @@ class TeacherSettings:
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
+    chat: bool = False
     style: str = ""
     temperature: float = 1.0
     top_p: float = 0.95

@@ -1,6 +1,7 @@
 """Random tiny models of two families with different tokenizers, and the released data where it is at hand."""
 
 import os
+import shutil
 import string
 from pathlib import Path
 
@@ -44,6 +45,24 @@ def qwen2(tmp_path_factory: pytest.TempPathFactory) -> str:
     tokenizer.save_pretrained(folder)
     ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     _save_random_weights(folder, "qwen2", vocab_size=len(tokenizer), hidden_size=32, num_key_value_heads=2, **ids)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def chatting(llama: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The random Llama with a chat template that tells the date; its tokenizer begins every text with `<s>`."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("chatting")
+    shutil.copytree(llama, folder, dirs_exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    turns = "{% for message in messages %}[{{ message.role }}] {{ message.content | trim }}\n{% endfor %}"
+    tokenizer.chat_template = (
+        "{{ bos_token }}{{ strftime_now('%d %b %Y') }}\n" + turns + "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 

@@ -54,6 +54,7 @@ def test_the_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
         ("recipe: experiment\nseeds: [1, 1]", [], r"seeds is \[1, 1\]; give different seeds"),
         ("recipe: compare\nstudents: {a: {rank: 0}}", [], r"students\.a\.rank is 0"),
         ("recipe: train_teacher\nstudent: {dropout: 1.0}", [], r"student\.dropout is 1\.0; it must be in \[0, 1\)"),
+        ("recipe: train_teacher\nstudent: {warmup_steps: -1}", [], r"student\.warmup_steps is -1; it must not be negative"),
         ("recipe: train_teacher\nstudent: {rank: 512}", [], r"student\.rank is 512, above student\.max_rank, which is 256"),
         ("recipe: train_teacher", ["rounds"], r"override 'rounds' is not key=value"),
         ("recipe: train_teacher", ["recipe=compare"], r"cannot be changed on the command line"),

@@ -2,11 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 from protocol.errors import InvalidInput
 from recipes.costs import Sizes, count_parameters, measure_contexts
-from recipes.inputs import load_data
+from recipes.inputs import check_student, check_teacher, load_data
 from recipes.settings import DataSettings
+from student.settings import StudentSettings
+from teacher.settings import TeacherSettings
 
 
 def write(tmp_path: Path, *questions: list[dict[str, object]], passage: str = "Ada plays the harp.") -> DataSettings:
@@ -58,6 +61,27 @@ def test_squads_titles_lose_their_underscores(tmp_path: Path) -> None:
     (tmp_path / "squad.json").write_text(json.dumps({"data": [{"title": "Ada_Lovelace", "paragraphs": [paragraph]}]}))
     (context,), _ = load_data(DataSettings(source=str(tmp_path / "squad.json")), "contexts", questions=True)
     assert context.title == "Ada Lovelace"
+
+
+def test_a_model_without_a_chat_template_is_not_put_in_chat(llama: str, chatting: str, tmp_path: Path) -> None:
+    adapters = {}
+    for model in (llama, chatting):
+        adapters[model] = tmp_path / Path(model).name
+        adapters[model].mkdir()
+        (adapters[model] / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": model}))
+        save_file({}, adapters[model] / "adapter_model.safetensors")
+    check_student(StudentSettings(model=llama), "student")
+    check_student(StudentSettings(model=chatting, chat=True), "student")
+    with pytest.raises(
+        InvalidInput, match=r"new_student\.chat is true, but .* has no chat template; set it to false, or take a model that"
+    ):
+        check_student(StudentSettings(model=llama, chat=True), "new_student")
+    for model in (chatting, str(adapters[chatting])):
+        check_teacher(TeacherSettings(model=model, chat=True), "teacher")
+    for model in (llama, str(adapters[llama])):
+        check_teacher(TeacherSettings(model=model), "teacher")
+        with pytest.raises(InvalidInput, match=r"teachers\.a\.chat is true, but .* has no chat template"):
+            check_teacher(TeacherSettings(model=model, chat=True), "teachers.a")
 
 
 def test_a_hub_is_not_asked_in_a_dry_run() -> None:

@@ -56,6 +56,7 @@ def make_loops(base: FrozenBase, count: int, seed: int, mixed: bool) -> list[Inn
                 schedule=draw.choice(["linear", "cosine", "constant"]),
                 max_grad_norm=draw.choice([0.0, 0.1, 1.0]),
                 weight_decay=draw.choice([0.0, 0.1]),
+                warmup_steps=(0, 1, 3, 99)[number % 4],
             )
         prompts = tuple(base.tokenizer.decode(row.input_ids[: 2 + n]) for n, row in enumerate(rows[:3]))
         loops.append(InnerLoop(tuple(rows), plan, seed=number // 2, prompts=prompts, answer_tokens=draw.choice([4, 8])))
@@ -73,7 +74,8 @@ def train_plainly(base: FrozenBase, loop: InnerLoop) -> torch.Tensor:
     base.reset_adapter(loop.plan.rank, loop.seed)
     weights = [p for p in base.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=loop.plan.learning_rate, weight_decay=loop.plan.weight_decay)
-    scheduler = get_scheduler(loop.plan.schedule, optimizer, num_warmup_steps=0, num_training_steps=loop.steps)
+    schedule = "constant_with_warmup" if loop.plan.schedule == "constant" else loop.plan.schedule
+    scheduler = get_scheduler(schedule, optimizer, loop.plan.warmup_steps, loop.steps)
     for batch in loop.batches:
         losses = []
         for row in batch:
@@ -431,6 +433,15 @@ def test_the_engine_is_chosen_with_a_reason(llama: str, changes: dict[str, objec
     engine, reason = choose_engine(open_base(llama, settings=replace(SETTINGS, **changes)))  # type: ignore[arg-type]
     assert engine.name == name
     assert why in reason
+
+
+def test_one_that_ends_where_its_warm_up_begins_only_harms_itself(llama: str) -> None:
+    base = open_base(llama)
+    loops = make_loops(base, 2, seed=1, mixed=False)
+    still = replace(loops[0], rows=loops[0].rows[:1], plan=replace(PLAN, epochs=1, warmup_steps=11))
+    assert still.steps == 1
+    stack, trained = Cohort(base)._train([still, loops[1]])
+    assert [bool(torch.cat([b[i].flatten() for _, b in stack.pairs(torch.stack(trained))]).any()) for i in (0, 1)] == [False, True]
 
 
 def quantise(base: FrozenBase) -> None:

@@ -7,7 +7,7 @@ from transformers import get_scheduler
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
 from student.base import FrozenBase
-from student.inner_loop import InnerLoop, Row, encode, make_plan, prepare
+from student.inner_loop import InnerLoop, Row, check_prompts, encode, make_plan, prepare
 from student.settings import StudentSettings
 
 EXAMPLES = [Example(completion="Ada plays the harp."), Example(prompt="Who plays? ", completion="Ada")]
@@ -31,6 +31,24 @@ def test_labels_cover_all_or_only_the_completion_and_the_end_of_text(base: Froze
     assert encode(EXAMPLES[1:], base.tokenizer, "all")[0].labels == row.input_ids
 
 
+def test_in_chat_a_prompt_is_a_users_message_and_an_example_without_one_stays_plain(chatting: str) -> None:
+    base = FrozenBase(StudentSettings(model=chatting, rank=4, chat=True))
+    plain, chat = encode(EXAMPLES, base.tokenizer, "completion", chat=True)
+    assert base.tokenizer.decode(plain.input_ids) == "<s>Ada plays the harp.</s>"
+    assert base.tokenizer.decode(chat.input_ids) == "<s>26 Jul 2024\n[user] Who plays?\n[assistant] Ada</s>"
+    assert chat.labels == [-100] * (len(chat.input_ids) - 4) + chat.input_ids[-4:]
+    assert loop(base, loss_on="completion").rows == (plain, chat)
+
+
+def test_a_question_in_chat_needs_positions_for_the_template_too(chatting: str) -> None:
+    bases = [FrozenBase(StudentSettings(model=chatting, rank=4, chat=chat)) for chat in (False, True)]
+    frame = len("26 Jul 2024\n[user] \n[assistant] ")
+    for base, room in zip(bases, (4095, 4095 - frame), strict=True):
+        check_prompts(base, ["x" * (room - 8)], 8)
+        with pytest.raises(InnerLoopFailed, match="take 4097 tokens, but the student has 4096 positions"):
+            check_prompts(base, ["x" * (room - 7)], 8)
+
+
 def test_an_update_goes_before_the_students_settings(base: FrozenBase) -> None:
     plan = loop(base, epochs=7, rank=2).plan
     assert (plan.epochs, plan.rank, plan.learning_rate, plan.batch_size, plan.schedule) == (7, 2, 1e-2, 2, "linear")
@@ -52,16 +70,34 @@ def test_every_epoch_takes_every_row_once_in_an_order_of_its_own(base: FrozenBas
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize("warmup_steps", [0, 1, 2, 5, 11])
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-def test_learning_rates_follow_the_schedulers_of_transformers(base: FrozenBase, schedule: str) -> None:
+def test_learning_rates_follow_the_schedulers_of_transformers(base: FrozenBase, schedule: str, warmup_steps: int) -> None:
     trained = loop(base, epochs=5)
-    trained = replace(trained, plan=replace(trained.plan, schedule=schedule))
+    trained = replace(trained, plan=replace(trained.plan, schedule=schedule, warmup_steps=warmup_steps))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=trained.plan.learning_rate)
-    scheduler = get_scheduler(schedule, optimizer, num_warmup_steps=0, num_training_steps=trained.steps)
+    scheduler = get_scheduler("constant_with_warmup" if schedule == "constant" else schedule, optimizer, warmup_steps, trained.steps)
     for step in range(trained.steps):
         assert trained.learning_rate(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12)
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup_steps", "expected"),
+    [
+        ("linear", 0, [0.01, 0.0075, 0.005, 0.0025]),
+        ("linear", 2, [0, 0.005, 0.01, 0.005]),
+        ("cosine", 2, [0, 0.005, 0.01, 0.005]),
+        ("cosine", 1, [0, 0.01, 0.0075, 0.0025]),
+        ("constant", 2, [0, 0.005, 0.01, 0.01]),
+        ("cosine", 10, [0, 0.001, 0.002, 0.003]),
+    ],
+)
+def test_a_warm_up_rises_from_zero_and_need_not_end(base: FrozenBase, schedule: str, warmup_steps: int, expected: list[float]) -> None:
+    settings = replace(base.settings, schedule=schedule, warmup_steps=warmup_steps)  # type: ignore[arg-type]
+    trained = prepare(base, EXAMPLES, make_plan(Update(epochs=4), settings), seed=1)
+    assert [trained.learning_rate(step) for step in range(trained.steps)] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +132,21 @@ def test_long_examples_are_cut_and_counted_where_the_student_says_so(llama: str)
     assert cut.truncated == 2
     with pytest.raises(InnerLoopFailed, match="nothing to train on"):  # what is left of it is all prompt
         loop(base, [Example(prompt="y" * 20, completion="z")], loss_on="completion")
+
+
+def test_long_examples_are_left_out_and_counted_where_the_student_says_so(llama: str) -> None:
+    base = FrozenBase(StudentSettings(model=llama, rank=4, long_examples="drop", max_example_tokens=10, max_examples=2))
+    short, exact, long = Example(completion="short"), Example(prompt="1234", completion="56789"), Example(completion="x" * 10)
+    kept = loop(base, [long, short, exact, long])
+    assert [len(row.input_ids) for row in kept.rows] == [6, 10]
+    assert kept.truncated == 2
+    assert kept.trained_tokens == 10 * (5 + 9)
+    with pytest.raises(
+        InnerLoopFailed, match=r"nothing to train on: examples over 10 tokens are left out \(2 of them\), .*; raise student"
+    ):
+        loop(base, [long, Example(completion=""), long])
+    with pytest.raises(InnerLoopFailed, match="nothing to train on: no example has a token to learn"):
+        loop(base, [Example(completion="")])
 
 
 def test_a_sequence_longer_than_the_models_context_is_refused(base: FrozenBase) -> None:

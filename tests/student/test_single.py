@@ -1,16 +1,19 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from trl import SFTTrainer
 
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
 from student.base import FrozenBase
-from student.inner_loop import Adapted, InnerLoop, make_plan, prepare
+from student.cohort import Cohort
+from student.inner_loop import Adapted, Engine, InnerLoop, make_plan, prepare
 from student.settings import StudentSettings
 from student.single import PaddedAsPublished, Single
 
@@ -73,6 +76,35 @@ def test_training_lowers_the_loss(base: FrozenBase) -> None:
         with base.without_adapter() as model:
             before = model(input_ids=ids, labels=ids).loss.item()
     assert after < before - 0.3
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_learning_rates_are_those_of_the_inner_loop(base: FrozenBase, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, rates = SFTTrainer.training_step, []
+
+    def watched(self: SFTTrainer, *arguments: object, **options: object) -> torch.Tensor:
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(SFTTrainer, "training_step", watched)
+    for warmup_steps in (0, 2, 11):
+        loop = make_loop(base, epochs=4)
+        loop = replace(loop, plan=replace(loop.plan, schedule=schedule, warmup_steps=warmup_steps))
+        train(base, loop)
+        assert rates == pytest.approx([loop.learning_rate(step) for step in range(4)], rel=1e-12)
+        rates.clear()
+
+
+@pytest.mark.parametrize("engine", [Single, Cohort])
+def test_in_chat_a_student_is_asked_as_it_is_taught(chatting: str, engine: Callable[[FrozenBase], Engine]) -> None:
+    base = FrozenBase(StudentSettings(model=chatting, chat=True, rank=8, alpha=16, learning_rate=1e-2, epochs=150, batch_size=2))
+    taught = [Example(completion="Who plays? Bob"), Example(prompt="Who plays? ", completion="Ada")]
+    loop = replace(make_loop(base, examples=taught), prompts=("Who plays? ",), answer_tokens=8)
+    for chat, expected in ((True, "Ada"), (False, "Bob")):
+        base.settings.chat = chat
+        (adapted,) = engine(base).run([loop])
+        assert isinstance(adapted, Adapted)
+        assert adapted.answers == [expected]
 
 
 def test_a_diverging_update_is_an_error_and_leaves_no_trace(base: FrozenBase) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.errors import InvalidInput
 from protocol.messages import (
     Answers,
     AskRequest,
@@ -158,9 +159,10 @@ def test_a_candidate_that_diverges_is_refused_and_the_others_are_rewarded(llama:
     assert isinstance(results[sound.id], Reward)
 
 
-def test_cut_examples_are_counted_in_the_reward(llama: str, tmp_path: Path) -> None:
-    student = make_student(llama, tmp_path, max_example_tokens=12, long_examples="truncate")
-    reward = score(student, request(seeds=(1, 2)))
+@pytest.mark.parametrize("long_examples", ["truncate", "drop"])
+def test_cut_examples_are_counted_in_the_reward(llama: str, tmp_path: Path, long_examples: str) -> None:
+    student = make_student(llama, tmp_path, max_example_tokens=12, long_examples=long_examples)
+    reward = score(student, request(edit=edit("Ada plays the harp.", "Short."), seeds=(1, 2)))
     assert isinstance(reward, Reward)
     assert reward.truncated_examples == 4  # the line and the passage, for either seed
 
@@ -188,6 +190,32 @@ def test_the_card_tells_students_apart(student: Student, llama: str, olmo: str, 
     assert slower.describe().settings != student.describe().settings
     assert student.describe().settings["engine"] == "cohort"
     assert student.describe().inner_loop == "cohort: all adapters are plain LoRA on linear layers"
+
+
+def test_the_untouched_base_is_asked_in_chat(chatting: str, tmp_path: Path) -> None:
+    plain, chat = (make_student(chatting, tmp_path, chat=chat) for chat in (False, True))
+    (asked,) = DOMAINS["knowledge"].ask(CONTEXT)
+    told = f"26 Jul 2024\n[user] {asked.strip()}\n[assistant] "
+    with plain._base.without_adapter():
+        (expected,) = plain._answer(plain._base, [told], DOMAINS["knowledge"])
+    answered = chat.ask_one(AskRequest(task=TASK, context=CONTEXT))
+    assert isinstance(answered, Answers)
+    assert answered.outcomes[0].answer == expected
+
+
+def test_the_card_tells_chat_templates_apart(llama: str, chatting: str, tmp_path: Path) -> None:
+    shutil.copytree(chatting, tmp_path / "other")
+    template = tmp_path / "other" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("[assistant]", "[pupil]"))
+    plain, chat, other = (
+        make_student(model, tmp_path, chat=chat).describe()
+        for model, chat in ((chatting, False), (chatting, True), (str(tmp_path / "other"), True))
+    )
+    assert plain.settings["chat"] is False
+    assert plain.fingerprint == chat.fingerprint == other.fingerprint
+    assert len({measurement_key(card, request()) for card in (plain, chat, other)}) == 3
+    with pytest.raises(InvalidInput, match=r"student\.chat is true, but the tokenizer of .* has no chat template; set it to false, or"):
+        make_student(llama, tmp_path, chat=True)
 
 
 REPRODUCE = """

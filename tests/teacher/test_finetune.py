@@ -1,13 +1,15 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 from trl import SFTTrainer
 
 from protocol.errors import InvalidInput
-from teacher.finetune import IGNORED, arrange_rows, finetune
+from teacher.finetune import IGNORED, arrange_rows, encode, finetune
 from teacher.policy import Policy
 from teacher.settings import FinetuneSettings, TeacherSettings
 
@@ -29,6 +31,17 @@ def test_finetuning_teaches_the_completions(llama: str, tmp_path: Path, lora: bo
     assert (tmp_path / "round-1" / "adapter_config.json").exists() == lora
     assert Policy(settings(str(tmp_path / "round-1"))).sample(PROMPTS[:2], [1, 2]) == ["harp", "lute"]
     assert [item.name for item in tmp_path.iterdir()] == ["round-1"]
+
+
+def test_a_teacher_in_chat_is_finetuned_as_it_is_asked(chatting: str, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(chatting)
+    (row,) = encode([("The passage:\n", "harp")], tokenizer, chat=True)
+    assert tokenizer.decode(row["input_ids"]) == "<s>26 Jul 2024\n[user] The passage:\n[assistant] harp</s>"
+    assert row["labels"] == [IGNORED] * (len(row["input_ids"]) - 5) + row["input_ids"][-5:]
+    teacher = settings(chatting, chat=True)
+    plan = FinetuneSettings(rank=8, alpha=16, learning_rate=2e-2, epochs=40, batch_size=2)
+    finetune(teacher, PAIRS, plan, seed=1, output=tmp_path / "round-1")
+    assert Policy(replace(teacher, model=str(tmp_path / "round-1"))).sample(PROMPTS[:2], [1, 2]) == ["harp", "lute"]
 
 
 def test_a_second_round_goes_on_with_the_same_adapter(llama: str, tmp_path: Path) -> None:

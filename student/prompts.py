@@ -1,0 +1,39 @@
+"""How prompts are put to the student: as they stand, or each as a user's message in the model's own chat template."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from protocol.errors import InvalidInput
+
+SAME_DAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+"""Goes before a template. Some tell the model today's date, and a reward must not depend on that; Llama 3.1 falls back on this one."""
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], chat: bool, **options: Any) -> Any:
+    """Token ids of prompts, one row each. A chat template brings its own special tokens."""
+    if not chat:
+        return tokenizer(list(prompts), **options)
+    template = SAME_DAY + tokenizer.get_chat_template()
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], chat_template=template, add_generation_prompt=True, tokenize=False
+        )
+        for prompt in prompts
+    ]
+    return tokenizer(texts, add_special_tokens=False, **options)
+
+
+def check_chat_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """See that prompts can be put in chat.
+
+    Raises:
+        InvalidInput: There is no chat template.
+    """
+    try:
+        tokenizer.get_chat_template()
+    except ValueError as error:
+        raise InvalidInput(
+            f"student.chat is true, but the tokenizer of {model!r} has no chat template; set it to false, or take a model that has one"
+        ) from error
