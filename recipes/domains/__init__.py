@@ -4,12 +4,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from rich.console import RenderableType
+
 from protocol.domain import Domain
 from protocol.errors import InvalidInput
 from protocol.messages import Context
 from recipes.domains.few_shot import FewShot
 from recipes.domains.knowledge import Knowledge
 from recipes.domains.settings import GridSettings
+
+
+class Picture(Protocol):
+    """Of a context and its answers."""
+
+    def save(self, path: Path) -> None:
+        """Write it as PNG."""
+        ...
+
+    def __rich__(self) -> RenderableType:
+        """For the terminal."""
+        ...
 
 
 class RecipeDomain(Domain, Protocol):
@@ -37,6 +51,10 @@ class RecipeDomain(Domain, Protocol):
         Raises:
             InvalidInput: The file cannot be read, or has too few.
         """
+        ...
+
+    def picture(self, context: Context, answers: Mapping[str, Sequence[str]]) -> "Picture | None":
+        """A picture of a context with answers to its questions, by condition; None where words are enough."""
         ...
 
     def measure(self, answers: Sequence[str], golds: Sequence[Sequence[str]]) -> Mapping[str, float]:

@@ -17,6 +17,7 @@ from recipes.domains.arc_files import load_tasks
 from recipes.domains.augmentations import VIEWS, Augmentations
 from recipes.domains.directives import REQUEST, DataGeneration, find_directives, read_directives
 from recipes.domains.expansion import make_tasks
+from recipes.domains.grid_pictures import TaskPicture
 from recipes.domains.grids import Grid, from_text, read_answer, to_text, write_output, write_task
 from recipes.domains.settings import GridSettings
 
@@ -62,6 +63,9 @@ class FewShot:
 
     def find_written(self, path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[tuple[str, str]]]:
         return find_directives(path, contexts, count, key)
+
+    def picture(self, context: Context, answers: Mapping[str, Sequence[str]]) -> TaskPicture:
+        return TaskPicture(context, answers)
 
     def measure(self, answers: Sequence[str], golds: Sequence[Sequence[str]]) -> Mapping[str, float]:
         """Share of cells that are right; of a grid of another size, none."""

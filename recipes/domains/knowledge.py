@@ -80,6 +80,9 @@ class Knowledge:
         graded = iter(grader.grade(questions, [answer for own in answers for answer in own]))
         return [tuple(itertools.islice(graded, len(context.questions))) for context in contexts]
 
+    def picture(self, context: Context, answers: Mapping[str, Sequence[str]]) -> None:
+        return None
+
     def measure(self, answers: Sequence[str], golds: Sequence[Sequence[str]]) -> Mapping[str, float]:
         """Exact match and F1 in percent, as for SQuAD."""
         scores: Mapping[str, float] = squad_metric().compute(predictions=list(map(first_line, answers)), references=list(map(list, golds)))
