@@ -11,7 +11,7 @@ from rich.table import Table
 from protocol.errors import TutelageError
 from protocol.messages import Context, Outcomes, accuracy
 from recipes.conditions import Effect, Row, Tried
-from recipes.statistics import Summary, difference, mean_by_context, summarize
+from recipes.statistics import Groups, Summary, difference, mean_by_context, summarize
 
 _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "reference_edits", "in_context", "other_context"))
 """Differences that the report has and the screen leaves out."""
@@ -58,7 +58,8 @@ def report_student(contexts: Sequence[Context], seeds: Sequence[Tried], last: st
     """
     graded = find_graded(seeds)
     scores = [measure_conditions([contexts[i] for i in graded], take(tried, graded), last) for tried in seeds]
-    return {**report_scores(scores, last), "left_out": len(contexts) - len(graded)}
+    groups = [contexts[i].group for i in graded]
+    return {**report_scores(scores, last, groups), "left_out": len(contexts) - len(graded)}
 
 
 def find_graded(tried: Sequence[Tried]) -> list[int]:
@@ -134,18 +135,19 @@ def _before_and_after(row: Row, probe: int) -> list[tuple[float, float] | None]:
     return [(change.base_accuracy, change.adapted_accuracy) if change and change.is_graded else None for change in changes]
 
 
-def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
+def report_scores(seeds: Sequence[Scores], last: str, groups: Groups = None) -> dict[str, Any]:
     """A student's part of the report. With several seeds, a context's accuracy is its mean over them.
 
     Args:
         last: The condition that others are compared with.
+        groups: Of the contexts.
     """
     names = list(seeds[0].conditions)
     pooled = {name: mean_by_context([scores.conditions[name].accuracies for scores in seeds]) for name in names}
     report: dict[str, Any] = {
-        "scores": {name: summarize(pooled[name]) for name in names},
-        "gain": {name: difference(pooled[name], pooled["no_edit"]) for name in names},
-        "answer_scores": {name: summarize(mean_by_context([scores.conditions[name].scores for scores in seeds])) for name in names},
+        "scores": {name: summarize(pooled[name], groups) for name in names},
+        "gain": {name: difference(pooled[name], pooled["no_edit"], groups) for name in names},
+        "answer_scores": {name: summarize(mean_by_context([scores.conditions[name].scores for scores in seeds]), groups) for name in names},
         "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) / len(seeds) for name in names},
         "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) / len(seeds) for name in names},
         "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},
@@ -153,31 +155,33 @@ def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
         "ungraded": {name: sum(s.conditions[name].ungraded for s in seeds) for name in names},
         "trained_tokens": {name: round(sum(s.conditions[name].trained_tokens for s in seeds) / len(seeds), 1) for name in names},
         "seconds": {name: round(sum(s.conditions[name].seconds for s in seeds), 1) for name in names},
-        "differences": {f"{last}_minus_{name}": difference(pooled[last], pooled[name]) for name in names if name != last},
-        "ranking": rank(pooled),
+        "differences": {f"{last}_minus_{name}": difference(pooled[last], pooled[name], groups) for name in names if name != last},
+        "ranking": rank(pooled, groups),
         "refusals": {name: reason for scores in seeds for name, reason in scores.refusals.items()},
     }
     for name in ("leakage", "retention"):
-        by_context = zip(*(getattr(scores, name) for scores in seeds), strict=True)
-        measured = [mean_by_context(known) for changes in by_context if (known := [change for change in changes if change])]
+        columns = zip(*(getattr(scores, name) for scores in seeds), strict=True)
+        by_context = [[change for change in changes if change] for changes in columns]
+        measured = [mean_by_context(known) for known in by_context if known]
         if measured:
-            report[name] = {when: summarize([change[side] for change in measured]) for side, when in enumerate(("before", "after"))}
+            own = [group for group, known in zip(groups, by_context, strict=True) if known] if groups else None
+            report[name] = {when: summarize([change[side] for change in measured], own) for side, when in enumerate(("before", "after"))}
     return report
 
 
-def rank(accuracies: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+def rank(accuracies: Mapping[str, Sequence[float]], groups: Groups = None) -> list[dict[str, Any]]:
     """Conditions from best to worst, each with its lead over the next and whether the interval of that supports the order."""
     order = sorted(accuracies, key=lambda name: -sum(accuracies[name]))
     ranking: list[dict[str, Any]] = []
     for name, following in zip(order, [*order[1:], None], strict=True):
-        lead = difference(accuracies[name], accuracies[following]) if following else None
+        lead = difference(accuracies[name], accuracies[following], groups) if following else None
         ranking.append({"condition": name, "lead": lead, "supported": bool(lead and is_clear(lead))})
     return ranking
 
 
 def is_clear(summary: Summary) -> bool:
-    """Whether a difference's interval leaves none out."""
-    return summary["low"] > 0 or summary["high"] < 0
+    """Whether a difference's interval leaves none out. One group of contexts makes no interval."""
+    return summary.get("groups", 2) > 1 and (summary["low"] > 0 or summary["high"] < 0)
 
 
 def table(title: str, report: Mapping[str, Any]) -> Table:
@@ -218,6 +222,9 @@ def describe(report: Mapping[str, Any]) -> list[str]:
         counts = [f"{count} of {name.replace('_', ' ')}" for name, count in report[problem].items() if count]
         if counts:
             told.append(f"{problem}: {', '.join(counts)} {meaning}")
+    whole = next(iter(report["scores"].values()))
+    if "groups" in whole:
+        told.append(f"intervals are over groups of contexts, {whole['groups']} in all")
     if report["left_out"]:
         told.append(f"left out: {report['left_out']} contexts without a verdict under some condition")
     if report["refusals"]:

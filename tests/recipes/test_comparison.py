@@ -84,6 +84,25 @@ def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
     assert table("student", report).row_count == 4
 
 
+def test_intervals_are_over_groups_of_contexts() -> None:
+    conditions = {"no_edit": [0.0, 0.0, 0.0, 0.0], "teacher": [0.0, 1.0, 1.0, 0.0]}
+    leakage = [(0.0, 0.0), None, (0.0, 1.0), (0.0, 0.0)]
+    scores = Scores({name: Measured(values, values) for name, values in conditions.items()}, leakage, [None] * 4)
+    report = report_scores([scores], "teacher", ["a", "b", "b", "a"])
+    grouped = {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 4, "groups": 2}
+    assert report["scores"]["teacher"] == report["gain"]["teacher"] == report["answer_scores"]["teacher"] == grouped
+    assert report["differences"]["teacher_minus_no_edit"] == report["ranking"][0]["lead"] == grouped
+    assert report["leakage"]["after"] == {"mean": pytest.approx(1 / 3), "low": 0.0, "high": 1.0, "n": 3, "groups": 2}
+    assert "intervals are over groups of contexts, 2 in all" in describe({**report, "left_out": 0})
+
+
+def test_a_report_knows_the_groups_of_its_contexts() -> None:
+    contexts = [context.model_copy(update={"group": "music"}) for context in (ADA, BOB)]
+    report = report_student(contexts, [Tried([WRONG, WRONG], {"teacher": [effect(False, True)] * 2})], "teacher")
+    assert report["scores"]["teacher"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2, "groups": 1}
+    assert not report["ranking"][0]["supported"], "one group makes no interval"
+
+
 def test_a_ranking_says_which_of_its_places_the_figures_support() -> None:
     ranking = rank({"a": [0.0, 0.1, 0.0, 0.1], "b": [0.9, 1.0, 0.9, 1.0], "c": [0.1, 0.0, 0.1, 0.1]})
     assert [place["condition"] for place in ranking] == ["b", "c", "a"]
