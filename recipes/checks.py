@@ -106,8 +106,6 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
     if not settings.teachers or not settings.students:
         raise InvalidInput("compare needs teachers and students, such as teachers.mine.model=FOLDER students.ours.model=FOLDER")
     _refuse_names("teachers", settings.teachers, ("no_edit", "reference_edits", *BASELINES))
-    if settings.candidates > 1 and settings.passages == "single":
-        raise InvalidInput(f"candidates is {settings.candidates}, but single passages are learned from one each; set passages=together")
     _refuse_names("students", settings.students, ("recipe", "name", "seeds", "inner_loops", "wall_seconds"))
     _need_two("contexts", len(contexts))
     for name, teacher in settings.teachers.items():
@@ -115,9 +113,11 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
         check_teacher(teacher, f"teachers.{name}", contexts, settings.candidates, fetch=fetch)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}", fetch=fetch)
-    learned = len(settings.teachers) + bool(references) + count_trained(usable_baselines(settings)[0])
-    updates = learned * len(settings.students) * settings.repeats * len(settings.seeds)
-    cost = f"{updates} lasting updates" if settings.passages == "together" else f"{updates * len(contexts)} inner loops"
+    baselines, _ = usable_baselines(settings)
+    learned = len(settings.teachers) + bool(references) + count_trained(baselines)
+    alone = len(settings.teachers) * settings.candidates + bool(references) + count_trained(baselines, settings.candidates)
+    times = len(settings.students) * settings.repeats * len(settings.seeds)
+    cost = f"{learned * times} lasting updates" if settings.passages == "together" else f"{alone * len(contexts) * times} inner loops"
     return f"{learned} conditions on {len(contexts)} contexts and {len(settings.students)} students: {cost}"
 
 
@@ -183,7 +183,7 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     if settings.new_student.model:
         check_student(settings.new_student, "new_student", fetch=fetch)
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
-    learned = 3 + bool(references) + count_trained(settings.baselines)
+    learned = 3 * settings.held_out_candidates + bool(references) + count_trained(settings.baselines, settings.held_out_candidates)
     evaluation = (2 if settings.new_student.model else 1) * learned * len(contexts) * settings.held_out_repeats
     return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
 

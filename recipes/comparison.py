@@ -19,11 +19,15 @@ _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "
 
 @dataclass
 class Measured:
-    """One condition on one student, and what else changed. Answers gained and lost are means over repeats.
+    """One condition on one student, and what else changed. Answers gained and lost are means over repeats and candidates.
 
     Attributes:
-        accuracies: Per context, mean over repeats.
+        accuracies: Per context, mean over repeats and candidates.
         scores: The same of the grader's scores: F1, or the probability that an answer is right.
+        seconds: Of all inner loops.
+        trained_tokens: Of one inner loop, mean over all candidates; one that was not learned counts none.
+        malformed, refused: Candidates.
+        ungraded: Answers.
     """
 
     accuracies: list[float]
@@ -39,9 +43,9 @@ class Measured:
 
 @dataclass
 class Scores:
-    """All conditions on one student, and the side effects of the last teacher's edits: (before, after) per context.
+    """All conditions on one student, and the side effects of each context's first self-edit by the last teacher: (before, after).
 
-    None where a context has no effect, or the probe was not asked or graded. `refusals` are reasons, one for each condition that has any.
+    None where that has no effect, or the probe was not asked or graded. `refusals` are reasons, one for each condition that has any.
     """
 
     conditions: dict[str, Measured]
@@ -73,7 +77,7 @@ def find_graded(tried: Sequence[Tried]) -> list[int]:
         for i in range(len(tried[0].base))
         if all(
             any(outcome.correct is not None for outcome in one.base[i])
-            and all(effect.change.is_graded for row in one.rows.values() if isinstance(effect := row[i], Effect))
+            and all(effect.change.is_graded for row in one.rows.values() for effect in row[i] if isinstance(effect, Effect))
             for one in tried
         )
     ]
@@ -92,28 +96,28 @@ def measure_conditions(contexts: Sequence[Context], tried: Tried, last: str) -> 
     base = [accuracy(outcomes) for outcomes in tried.base]
     measured = {name: measure(row, tried.base, contexts) for name, row in tried.rows.items()}
     leakage, retention = (_before_and_after(tried.rows[last], probe) for probe in (0, 1))
-    reasons = {name: [effect for effect in row if isinstance(effect, str)] for name, row in tried.rows.items()}
+    reasons = {name: [effect for own in row for effect in own if isinstance(effect, str)] for name, row in tried.rows.items()}
     untouched = Measured(base, [_score([own]) for own in tried.base], ungraded=_count_ungraded(tried.base, contexts))
     refusals = {name: own[0] for name, own in reasons.items() if own}
     return Scores({"no_edit": untouched, **measured}, leakage, retention, refusals)
 
 
 def measure(row: Row, base: Sequence[Outcomes], contexts: Sequence[Context]) -> Measured:
-    """One condition's figures; without an effect the student stays as it was."""
-    after = [effect.change.adapted if isinstance(effect, Effect) else (own,) for effect, own in zip(row, base, strict=True)]
-    effects = [effect for effect in row if isinstance(effect, Effect)]
-    answers = [repeat for effect in effects for repeat in effect.change.adapted]
-    asked = [c for effect, c in zip(row, contexts, strict=True) if isinstance(effect, Effect) for _ in effect.change.adapted]
+    """One condition's figures; a candidate without an effect leaves the student as it was."""
+    after = [[e.change.adapted if isinstance(e, Effect) else (before,) for e in own] for own, before in zip(row, base, strict=True)]
+    effects = [[effect for effect in own if isinstance(effect, Effect)] for own in row]
+    counted = [(effect, len(own)) for own, known in zip(row, effects, strict=True) for effect in known]
+    answered = [(c, repeat) for c, known in zip(contexts, effects, strict=True) for effect in known for repeat in effect.change.adapted]
     return Measured(
-        [statistics.fmean(map(accuracy, repeats)) for repeats in after],
-        [_score(repeats) for repeats in after],
-        gained=sum(effect.change.gained / len(effect.change.adapted) for effect in effects),
-        lost=sum(effect.change.lost / len(effect.change.adapted) for effect in effects),
-        seconds=sum(effect.seconds for effect in effects),
-        trained_tokens=sum(effect.trained_tokens for effect in effects) / len(row),
-        malformed=sum(effect is None for effect in row),
-        refused=sum(isinstance(effect, str) for effect in row),
-        ungraded=_count_ungraded(answers, asked),
+        [statistics.fmean(statistics.fmean(map(accuracy, repeats)) for repeats in own) for own in after],
+        [statistics.fmean(map(_score, own)) for own in after],
+        gained=sum(effect.change.gained / len(effect.change.adapted) / candidates for effect, candidates in counted),
+        lost=sum(effect.change.lost / len(effect.change.adapted) / candidates for effect, candidates in counted),
+        seconds=sum(effect.seconds for effect, _ in counted),
+        trained_tokens=sum(effect.trained_tokens / candidates for effect, candidates in counted) / len(row),
+        malformed=sum(effect is None for own in row for effect in own),
+        refused=sum(isinstance(effect, str) for own in row for effect in own),
+        ungraded=_count_ungraded([repeat for _, repeat in answered], [context for context, _ in answered]),
     )
 
 
@@ -131,7 +135,8 @@ def _count_ungraded(answers: Sequence[Outcomes], contexts: Sequence[Context]) ->
 
 def _before_and_after(row: Row, probe: int) -> list[tuple[float, float] | None]:
     """Each context's accuracy on one of its probes: 0 for leakage, 1 for retention."""
-    changes = [effect.probes[probe] if isinstance(effect, Effect) and len(effect.probes) > probe else None for effect in row]
+    probed = [[effect.probes[probe] for effect in own if isinstance(effect, Effect) and len(effect.probes) > probe] for own in row]
+    changes = [own[0] if own else None for own in probed]
     return [(change.base_accuracy, change.adapted_accuracy) if change and change.is_graded else None for change in changes]
 
 

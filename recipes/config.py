@@ -16,7 +16,7 @@ from recipes.settings import BASELINES, RECIPES, RecipeSettings
 from student.settings import StudentSettings
 
 _AT_LEAST_ONE = (
-    "samples repeats held_out_repeats "
+    "samples repeats held_out_repeats held_out_candidates "
     "threads rounds contexts_per_round candidates keep_per_context limit lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "

@@ -49,8 +49,18 @@ def run(settings: Experiment, team: Team) -> Path:
             trained = train_teacher(outer, team, training, folder, f"{at}/trained_teacher")
             control = train_teacher(replace(outer, selection="random"), team, training, folder, f"{at}/random_selection")
             trained_teachers[at] = {**trained.report(), "control": control.fingerprint}
-            # Every teacher writes one self-edit per held-out context; all students learn from the same ones.
-            held_out = HeldOut(domain, task, contexts, references, retention, settings.baselines, settings.held_out_repeats, seed)
+            # Every teacher writes as many self-edits per held-out context; all students learn from the same ones.
+            held_out = HeldOut(
+                domain,
+                task,
+                contexts,
+                references,
+                retention,
+                settings.baselines,
+                settings.held_out_repeats,
+                seed,
+                settings.held_out_candidates,
+            )
             edits = {
                 "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", journal),
                 "random_selection": write_edits(team, control.teacher, held_out, f"{at}/random_selection", journal),
@@ -85,10 +95,10 @@ def run(settings: Experiment, team: Team) -> Path:
 
 
 def keep_for_good(exchange: Exchange, held_out: HeldOut, edits: Edits, settings: Experiment, journal: Journal) -> dict[str, Any]:
-    """A lasting update from a teacher's self-edits on the first held-out contexts; the comparison stands without it."""
+    """A lasting update from all of a teacher's self-edits on the first held-out contexts; the comparison stands without it."""
     update = Update(epochs=settings.lasting_epochs)
     pairs = list(zip(held_out.contexts, edits, strict=True))[: settings.lasting]
-    lessons = [Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, own in pairs for edit in own]
+    lessons = [Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, own in pairs for edit in own if edit]
     try:
         card = commit(exchange, held_out.task, lessons, [held_out.seed], journal)
     except InnerLoopFailed as error:

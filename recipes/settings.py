@@ -134,7 +134,8 @@ class Compare(RecipeSettings):
         retention: Contexts whose questions the students know before; without a source it is not measured.
         baselines: Any of `BASELINES`.
         passages: An inner loop for each context, or one adapter for all of them `together`.
-        candidates: Self-edits per context that are learned together.
+        candidates: Self-edits per context by each teacher, and paraphrases. Single, each has inner loops of its own and their mean counts;
+            together, one adapter learns all of them.
     """
 
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -147,9 +148,9 @@ class Compare(RecipeSettings):
     students: dict[str, StudentSettings] = field(default_factory=dict)
 
 
-def count_trained(baselines: Sequence[str]) -> int:
-    """How many of the baselines train a student."""
-    return sum(name != "in_context" for name in baselines)
+def count_trained(baselines: Sequence[str], candidates: int = 1) -> int:
+    """How many of the baselines train a student; or what they train it on for each context, of paraphrases as many as `candidates`."""
+    return sum(candidates if name == "matched_paraphrase" else 1 for name in baselines if name != "in_context")
 
 
 def usable_baselines(settings: Compare) -> tuple[list[str], list[str]]:
@@ -226,6 +227,8 @@ class Experiment(RecipeSettings, LoopSettings):
 
     Attributes:
         held_out_repeats: Inner loops per self-edit in the comparison, where `repeats` is for training.
+        held_out_candidates: Self-edits per held-out context by each teacher, and paraphrases, each with inner loops of its own; their mean
+            counts. The lasting update learns all of them.
         baselines: Any of `BASELINES`.
         new_student: Another student, which no reward comes from; without a model there is none.
         lasting: How many held-out contexts a student learns for good at the end, all in one adapter: the new one, if there is one.
@@ -237,6 +240,7 @@ class Experiment(RecipeSettings, LoopSettings):
     held_out: DataSettings = field(default_factory=DataSettings)
     retention: DataSettings = field(default_factory=DataSettings)
     held_out_repeats: int = 1
+    held_out_candidates: int = 1
     baselines: list[str] = field(default_factory=lambda: ["passage_only", "other_context"])
     lasting: int = 4
     lasting_epochs: int | None = None

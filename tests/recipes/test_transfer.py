@@ -22,7 +22,7 @@ def test_a_matrix_resamples_groups() -> None:
 
 def test_a_matrix_has_what_is_graded() -> None:
     wrong, right = (Outcome(answer="", correct=False),), (Outcome(answer="", correct=True),)
-    effects = [Effect(Change(base=wrong, adapted=(adapted,))) for adapted in (wrong, right, right)]
+    effects = [[Effect(Change(base=wrong, adapted=(adapted,)))] for adapted in (wrong, right, right)]
     tried = {"one": [Tried([wrong] * 3, {"mine": effects})]}
     contexts = [Context(title=name, questions=(Question(text="?", answers=("x",)),)) for name in "abc"]
     matrix = measure_matrix(contexts, [0, 2], tried, ["mine"])
