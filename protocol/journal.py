@@ -80,6 +80,7 @@ class SelectionRecord(Message):
 
     Attributes:
         rewards: The mean reward of each context's candidates, where they were scored: of the repeats that all of them had.
+        groups: Of the contexts that have rewards, if any context has a group.
         reliability: Of these rewards, if there were repeats.
         saved: Inner loops not run because a candidate had no chance any more.
     """
@@ -89,6 +90,7 @@ class SelectionRecord(Message):
     rule: Name
     kept: tuple[Id, ...]
     rewards: tuple[float, ...] = ()
+    groups: tuple[ShortText, ...] = ()
     reliability: dict[Name, float] | None = None
     saved: int = 0
 

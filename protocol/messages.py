@@ -46,12 +46,22 @@ class Demonstration(Message):
 
 
 class Context(Message):
-    """What there is to learn from, with the questions that test it. A passage, or demonstrations, or both."""
+    """What there is to learn from, with the questions that test it. A passage, or demonstrations, or both.
+
+    Attributes:
+        group: Contexts of one group are not independent: intervals resample groups. Empty means a group of its own. It is no part of the
+            context's identity, nor of that of a request about it.
+    """
 
     title: ShortText = ""
     passage: Text = ""
     demonstrations: Annotated[tuple[Demonstration, ...], Field(max_length=1000)] = ()
     questions: Annotated[tuple[Question, ...], Field(max_length=10_000)] = ()
+    group: ShortText = ""
+
+    @property
+    def id(self) -> str:
+        return content_id("Context", self.model_dump(mode="json", exclude={"group"}))
 
     @property
     def label(self) -> str:
@@ -140,7 +150,8 @@ class RewardRequest(Message):
 
     @property
     def id(self) -> str:
-        return content_id("RewardRequest", self.model_dump(mode="json", exclude={"edit"}), self.edit.id)
+        told = self.model_dump(mode="json", exclude={"edit": True, "context": {"group"}, "probes": {"__all__": {"group"}}})
+        return content_id("RewardRequest", told, self.edit.id)
 
 
 class Outcome(Message):
@@ -245,6 +256,10 @@ class AskRequest(Message):
     task: Task
     context: Context
     in_view: bool = False
+
+    @property
+    def id(self) -> str:
+        return content_id("AskRequest", self.model_dump(mode="json", exclude={"context": {"group"}}))
 
 
 class Answers(Message):

@@ -86,12 +86,13 @@ def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: RecipeD
             for prompt, question, old, new in zip(domain.ask(context), context.questions, change.base, change.adapted[0], strict=True)
         ],
     }
-    graded = [change for context, change in _by_context(card, lessons) if change.is_graded]
+    graded = [(context, change) for context, change in _by_context(card, lessons) if change.is_graded]
     if graded:
-        before, after = [c.base_accuracy for c in graded], [c.adapted_accuracy for c in graded]
+        before, after = [change.base_accuracy for _, change in graded], [change.adapted_accuracy for _, change in graded]
+        groups = [context.group for context, _ in graded]
         rows = [row for row in report["answers"] if row["gold"]]
-        report["scores"] = {"before": summarize(before), "after": summarize(after)}
-        report["gain"] = difference(after, before)
+        report["scores"] = {"before": summarize(before, groups), "after": summarize(after, groups)}
+        report["gain"] = difference(after, before, groups)
         golds = [row["gold"] for row in rows]
         report["metrics"] = {when: dict(domain.measure([row[when] for row in rows], golds)) for when in ("before", "after")}
     return report

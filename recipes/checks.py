@@ -4,13 +4,15 @@ from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
 from recipes.costs import describe_costs, list_phases, measure_contexts
-from recipes.inputs import check_judge_model, check_student, check_teacher, choose_style, choose_task, load_data
+from recipes.domains import RecipeDomain
+from recipes.inputs import check_edit, check_judge_model, check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 from recipes.settings import (
     BASELINES,
     AdaptStudent,
     Bench,
     Compare,
+    DataSettings,
     Experiment,
     Pretrain,
     RecipeSettings,
@@ -108,9 +110,8 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
         load_data(domain, settings.retention, "retention", questions=True, fetch=fetch)
     if not settings.teachers or not settings.students:
         raise InvalidInput("compare needs teachers and students, such as teachers.mine.model=FOLDER students.ours.model=FOLDER")
+    _check_baselines(domain, settings.baselines, settings.retention)
     _refuse_names("teachers", settings.teachers, ("no_edit", "reference_edits", *BASELINES))
-    if settings.candidates > 1 and settings.passages == "single":
-        raise InvalidInput(f"candidates is {settings.candidates}, but single passages are learned from one each; set passages=together")
     _refuse_names("students", settings.students, ("recipe", "name", "seeds", "inner_loops", "wall_seconds"))
     _need_two("contexts", len(contexts))
     for name, teacher in settings.teachers.items():
@@ -118,9 +119,11 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
         check_teacher(teacher, f"teachers.{name}", domain, contexts, settings.candidates, fetch=fetch)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}", fetch=fetch)
-    learned = len(settings.teachers) + bool(references) + count_trained(usable_baselines(settings)[0])
-    updates = learned * len(settings.students) * settings.repeats * len(settings.seeds)
-    cost = f"{updates} lasting updates" if settings.passages == "together" else f"{updates * len(contexts)} inner loops"
+    baselines, _ = usable_baselines(settings)
+    learned = len(settings.teachers) + bool(references) + count_trained(baselines)
+    alone = len(settings.teachers) * settings.candidates + bool(references) + count_trained(baselines, settings.candidates)
+    times = len(settings.students) * settings.repeats * len(settings.seeds)
+    cost = f"{learned * times} lasting updates" if settings.passages == "together" else f"{alone * len(contexts) * times} inner loops"
     return f"{learned} conditions on {len(contexts)} contexts and {len(settings.students)} students: {cost}"
 
 
@@ -182,13 +185,16 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     contexts, references = load_data(domain, settings.held_out, "held_out", questions=True, fetch=fetch)
     if settings.retention.source:
         load_data(domain, settings.retention, "retention", questions=True, fetch=fetch)
+    _check_baselines(domain, settings.baselines, settings.retention)
     _need_two("held_out", len(contexts))
+    for number, text in enumerate(settings.constants):
+        check_edit(domain, text, contexts[0], f"constants[{number}]")
     check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
     check_student(settings.student, "student", fetch=fetch)
     if settings.new_student.model:
         check_student(settings.new_student, "new_student", fetch=fetch)
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
-    learned = 3 + bool(references) + count_trained(settings.baselines)
+    learned = 3 * settings.held_out_candidates + bool(references) + count_trained(settings.baselines, settings.held_out_candidates)
     evaluation = (2 if settings.new_student.model else 1) * learned * len(contexts) * settings.held_out_repeats
     return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
 
@@ -216,6 +222,16 @@ def _refuse_names(key: str, names: Iterable[str], reserved: Sequence[str]) -> No
     for name in names:
         if name in reserved:
             raise InvalidInput(f"{key}.{name}: the name {name!r} means something else in the report; choose another")
+
+
+def _check_baselines(domain: RecipeDomain, baselines: Sequence[str], retention: DataSettings) -> None:
+    """See that a domain has the baselines: where the context is in view, only another context's self-edits are one."""
+    if domain.closed_book:
+        return
+    if strange := [name for name in baselines if name != "other_context"]:
+        raise InvalidInput(f"baselines has {strange[0]!r}, which is for texts; domain {domain.name} has other_context alone, or []")
+    if retention.source:
+        raise InvalidInput(f"retention.source is {retention.source!r}, but domain {domain.name} has nothing known by heart; leave it out")
 
 
 def _need_two(key: str, count: int) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from recipes.comparison import describe, report_student, table
-from recipes.conditions import HeldOut, try_conditions, write_edits, write_paraphrases
+from recipes.conditions import HeldOut, tell_answers, try_conditions, write_edits, write_paraphrases
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.pictures import save_pictures
 from recipes.plots import draw_conditions
 from recipes.run_folder import RunFolder
 from recipes.settings import Compare, usable_baselines
@@ -61,6 +62,8 @@ def run(settings: Compare, team: Team) -> Path:
                     for test, own, rewritten in zip(tests, edits, paraphrases, strict=True)
                 ]
                 students[name] = {"student": exchange.describe().model_dump(), **report_student(contexts, tried, last)}
+                shown = settings.pictures
+                save_pictures(domain, contexts[:shown], tell_answers(tried[0], shown), folder.path / f"pictures-{name}")
             console.print(table(f"{name} ({student.model})", students[name]))
             console.print("\n".join(describe(students[name])))
         report = folder.write_report(students)

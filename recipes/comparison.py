@@ -11,7 +11,7 @@ from rich.table import Table
 from protocol.errors import TutelageError
 from protocol.messages import Context, Outcomes, accuracy
 from recipes.conditions import Effect, Row, Tried
-from recipes.statistics import Summary, difference, mean_by_context, summarize
+from recipes.statistics import Groups, Summary, difference, mean_by_context, summarize
 
 _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "reference_edits", "in_context", "other_context"))
 """Differences that the report has and the screen leaves out."""
@@ -19,11 +19,15 @@ _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "
 
 @dataclass
 class Measured:
-    """One condition on one student, and what else changed. Answers gained and lost are means over repeats.
+    """One condition on one student, and what else changed. Answers gained and lost are means over repeats and candidates.
 
     Attributes:
-        accuracies: Per context, mean over repeats.
+        accuracies: Per context, mean over repeats and candidates.
         scores: The same of the grader's scores: F1, or the probability that an answer is right.
+        seconds: Of all inner loops.
+        trained_tokens: Of one inner loop, mean over all candidates; one that was not learned counts none.
+        malformed, refused: Candidates.
+        ungraded: Answers.
     """
 
     accuracies: list[float]
@@ -39,9 +43,9 @@ class Measured:
 
 @dataclass
 class Scores:
-    """All conditions on one student, and the side effects of the last teacher's edits: (before, after) per context.
+    """All conditions on one student, and the side effects of each context's first self-edit by the last teacher: (before, after).
 
-    None where a context has no effect, or the probe was not asked or graded. `refusals` are reasons, one for each condition that has any.
+    None where that has no effect, or the probe was not asked or graded. `refusals` are reasons, one for each condition that has any.
     """
 
     conditions: dict[str, Measured]
@@ -58,7 +62,8 @@ def report_student(contexts: Sequence[Context], seeds: Sequence[Tried], last: st
     """
     graded = find_graded(seeds)
     scores = [measure_conditions([contexts[i] for i in graded], take(tried, graded), last) for tried in seeds]
-    return {**report_scores(scores, last), "left_out": len(contexts) - len(graded)}
+    groups = [contexts[i].group for i in graded]
+    return {**report_scores(scores, last, groups), "left_out": len(contexts) - len(graded)}
 
 
 def find_graded(tried: Sequence[Tried]) -> list[int]:
@@ -72,7 +77,7 @@ def find_graded(tried: Sequence[Tried]) -> list[int]:
         for i in range(len(tried[0].base))
         if all(
             any(outcome.correct is not None for outcome in one.base[i])
-            and all(effect.change.is_graded for row in one.rows.values() if isinstance(effect := row[i], Effect))
+            and all(effect.change.is_graded for row in one.rows.values() for effect in row[i] if isinstance(effect, Effect))
             for one in tried
         )
     ]
@@ -91,28 +96,28 @@ def measure_conditions(contexts: Sequence[Context], tried: Tried, last: str) -> 
     base = [accuracy(outcomes) for outcomes in tried.base]
     measured = {name: measure(row, tried.base, contexts) for name, row in tried.rows.items()}
     leakage, retention = (_before_and_after(tried.rows[last], probe) for probe in (0, 1))
-    reasons = {name: [effect for effect in row if isinstance(effect, str)] for name, row in tried.rows.items()}
+    reasons = {name: [effect for own in row for effect in own if isinstance(effect, str)] for name, row in tried.rows.items()}
     untouched = Measured(base, [_score([own]) for own in tried.base], ungraded=_count_ungraded(tried.base, contexts))
     refusals = {name: own[0] for name, own in reasons.items() if own}
     return Scores({"no_edit": untouched, **measured}, leakage, retention, refusals)
 
 
 def measure(row: Row, base: Sequence[Outcomes], contexts: Sequence[Context]) -> Measured:
-    """One condition's figures; without an effect the student stays as it was."""
-    after = [effect.change.adapted if isinstance(effect, Effect) else (own,) for effect, own in zip(row, base, strict=True)]
-    effects = [effect for effect in row if isinstance(effect, Effect)]
-    answers = [repeat for effect in effects for repeat in effect.change.adapted]
-    asked = [c for effect, c in zip(row, contexts, strict=True) if isinstance(effect, Effect) for _ in effect.change.adapted]
+    """One condition's figures; a candidate without an effect leaves the student as it was."""
+    after = [[e.change.adapted if isinstance(e, Effect) else (before,) for e in own] for own, before in zip(row, base, strict=True)]
+    effects = [[effect for effect in own if isinstance(effect, Effect)] for own in row]
+    counted = [(effect, len(own)) for own, known in zip(row, effects, strict=True) for effect in known]
+    answered = [(c, repeat) for c, known in zip(contexts, effects, strict=True) for effect in known for repeat in effect.change.adapted]
     return Measured(
-        [statistics.fmean(map(accuracy, repeats)) for repeats in after],
-        [_score(repeats) for repeats in after],
-        gained=sum(effect.change.gained / len(effect.change.adapted) for effect in effects),
-        lost=sum(effect.change.lost / len(effect.change.adapted) for effect in effects),
-        seconds=sum(effect.seconds for effect in effects),
-        trained_tokens=sum(effect.trained_tokens for effect in effects) / len(row),
-        malformed=sum(effect is None for effect in row),
-        refused=sum(isinstance(effect, str) for effect in row),
-        ungraded=_count_ungraded(answers, asked),
+        [statistics.fmean(statistics.fmean(map(accuracy, repeats)) for repeats in own) for own in after],
+        [statistics.fmean(map(_score, own)) for own in after],
+        gained=sum(effect.change.gained / len(effect.change.adapted) / candidates for effect, candidates in counted),
+        lost=sum(effect.change.lost / len(effect.change.adapted) / candidates for effect, candidates in counted),
+        seconds=sum(effect.seconds for effect, _ in counted),
+        trained_tokens=sum(effect.trained_tokens / candidates for effect, candidates in counted) / len(row),
+        malformed=sum(effect is None for own in row for effect in own),
+        refused=sum(isinstance(effect, str) for own in row for effect in own),
+        ungraded=_count_ungraded([repeat for _, repeat in answered], [context for context, _ in answered]),
     )
 
 
@@ -130,22 +135,24 @@ def _count_ungraded(answers: Sequence[Outcomes], contexts: Sequence[Context]) ->
 
 def _before_and_after(row: Row, probe: int) -> list[tuple[float, float] | None]:
     """Each context's accuracy on one of its probes: 0 for leakage, 1 for retention."""
-    changes = [effect.probes[probe] if isinstance(effect, Effect) and len(effect.probes) > probe else None for effect in row]
+    probed = [[effect.probes[probe] for effect in own if isinstance(effect, Effect) and len(effect.probes) > probe] for own in row]
+    changes = [own[0] if own else None for own in probed]
     return [(change.base_accuracy, change.adapted_accuracy) if change and change.is_graded else None for change in changes]
 
 
-def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
+def report_scores(seeds: Sequence[Scores], last: str, groups: Groups = None) -> dict[str, Any]:
     """A student's part of the report. With several seeds, a context's accuracy is its mean over them.
 
     Args:
         last: The condition that others are compared with.
+        groups: Of the contexts.
     """
     names = list(seeds[0].conditions)
     pooled = {name: mean_by_context([scores.conditions[name].accuracies for scores in seeds]) for name in names}
     report: dict[str, Any] = {
-        "scores": {name: summarize(pooled[name]) for name in names},
-        "gain": {name: difference(pooled[name], pooled["no_edit"]) for name in names},
-        "answer_scores": {name: summarize(mean_by_context([scores.conditions[name].scores for scores in seeds])) for name in names},
+        "scores": {name: summarize(pooled[name], groups) for name in names},
+        "gain": {name: difference(pooled[name], pooled["no_edit"], groups) for name in names},
+        "answer_scores": {name: summarize(mean_by_context([scores.conditions[name].scores for scores in seeds]), groups) for name in names},
         "answers_gained": {name: sum(s.conditions[name].gained for s in seeds) / len(seeds) for name in names},
         "answers_lost": {name: sum(s.conditions[name].lost for s in seeds) / len(seeds) for name in names},
         "malformed": {name: sum(s.conditions[name].malformed for s in seeds) for name in names},
@@ -153,31 +160,33 @@ def report_scores(seeds: Sequence[Scores], last: str) -> dict[str, Any]:
         "ungraded": {name: sum(s.conditions[name].ungraded for s in seeds) for name in names},
         "trained_tokens": {name: round(sum(s.conditions[name].trained_tokens for s in seeds) / len(seeds), 1) for name in names},
         "seconds": {name: round(sum(s.conditions[name].seconds for s in seeds), 1) for name in names},
-        "differences": {f"{last}_minus_{name}": difference(pooled[last], pooled[name]) for name in names if name != last},
-        "ranking": rank(pooled),
+        "differences": {f"{last}_minus_{name}": difference(pooled[last], pooled[name], groups) for name in names if name != last},
+        "ranking": rank(pooled, groups),
         "refusals": {name: reason for scores in seeds for name, reason in scores.refusals.items()},
     }
     for name in ("leakage", "retention"):
-        by_context = zip(*(getattr(scores, name) for scores in seeds), strict=True)
-        measured = [mean_by_context(known) for changes in by_context if (known := [change for change in changes if change])]
+        columns = zip(*(getattr(scores, name) for scores in seeds), strict=True)
+        by_context = [[change for change in changes if change] for changes in columns]
+        measured = [mean_by_context(known) for known in by_context if known]
         if measured:
-            report[name] = {when: summarize([change[side] for change in measured]) for side, when in enumerate(("before", "after"))}
+            own = [group for group, known in zip(groups, by_context, strict=True) if known] if groups else None
+            report[name] = {when: summarize([change[side] for change in measured], own) for side, when in enumerate(("before", "after"))}
     return report
 
 
-def rank(accuracies: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+def rank(accuracies: Mapping[str, Sequence[float]], groups: Groups = None) -> list[dict[str, Any]]:
     """Conditions from best to worst, each with its lead over the next and whether the interval of that supports the order."""
     order = sorted(accuracies, key=lambda name: -sum(accuracies[name]))
     ranking: list[dict[str, Any]] = []
     for name, following in zip(order, [*order[1:], None], strict=True):
-        lead = difference(accuracies[name], accuracies[following]) if following else None
+        lead = difference(accuracies[name], accuracies[following], groups) if following else None
         ranking.append({"condition": name, "lead": lead, "supported": bool(lead and is_clear(lead))})
     return ranking
 
 
 def is_clear(summary: Summary) -> bool:
-    """Whether a difference's interval leaves none out."""
-    return summary["low"] > 0 or summary["high"] < 0
+    """Whether a difference's interval leaves none out. One group of contexts makes no interval."""
+    return summary.get("groups", 2) > 1 and (summary["low"] > 0 or summary["high"] < 0)
 
 
 def table(title: str, report: Mapping[str, Any]) -> Table:
@@ -218,6 +227,9 @@ def describe(report: Mapping[str, Any]) -> list[str]:
         counts = [f"{count} of {name.replace('_', ' ')}" for name, count in report[problem].items() if count]
         if counts:
             told.append(f"{problem}: {', '.join(counts)} {meaning}")
+    whole = next(iter(report["scores"].values()))
+    if "groups" in whole:
+        told.append(f"intervals are over groups of contexts, {whole['groups']} in all")
     if report["left_out"]:
         told.append(f"left out: {report['left_out']} contexts without a verdict under some condition")
     if report["refusals"]:

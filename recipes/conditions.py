@@ -1,7 +1,8 @@
 """The conditions that students are compared under: every teacher's self-edits, baselines, and controls, on the same held-out contexts.
 
-`alone`, every context has an inner loop of its own; `together`, one lasting adapter learns all of them (published as continued pretraining,
-SEAL, arXiv 2506.10943, section 4.2), and is asked about all.
+`alone`, every self-edit about a context has inner loops of its own, and the context's figures are their mean; `together`, one lasting
+adapter learns all self-edits about all contexts (published as continued pretraining, SEAL, arXiv 2506.10943, section 4.2), and is asked
+about all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,20 @@ from typing import Final
 from protocol.errors import InnerLoopFailed, TutelageError
 from protocol.exchange import Exchange
 from protocol.journal import Journal
-from protocol.messages import AskRequest, Change, Context, Lesson, Outcomes, Question, Refusal, Reward, SelfEdit, Task, Update
+from protocol.messages import (
+    AskRequest,
+    Change,
+    Context,
+    Lesson,
+    Outcomes,
+    Question,
+    Refusal,
+    Reward,
+    RewardRequest,
+    SelfEdit,
+    Task,
+    Update,
+)
 from recipes.candidates import HELD_OUT, make_request, read_edit
 from recipes.domains import RecipeDomain
 from recipes.stages import ask, commit, score, write_candidates
@@ -21,8 +35,8 @@ from teacher.settings import TeacherSettings
 PARAPHRASE: Final = "rewrite"
 """The prompt style of paraphrases."""
 
-Edits = Sequence[Sequence[SelfEdit]]
-"""For each held-out context what was written about it, without what is no self-edit."""
+Edits = Sequence[Sequence[SelfEdit | None]]
+"""For each held-out context what was written about it, an entry per candidate; None is no self-edit."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class HeldOut:
     Attributes:
         references: Self-edits known to be good, by context id, where the source has them.
         retention: Contexts whose questions students know before any update.
-        candidates: Self-edits per context and teacher. Together, all are learned; alone, the first.
+        candidates: Self-edits per context by each teacher, and paraphrases.
     """
 
     domain: RecipeDomain
@@ -49,7 +63,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a condition did to the answers about one context, and what that cost."""
+    """What a self-edit, or all of them together, did to the answers about one context, and what that cost."""
 
     change: Change
     probes: tuple[Change, ...] = ()
@@ -57,8 +71,10 @@ class Effect:
     trained_tokens: float = 0.0
 
 
-Row = Sequence[Effect | str | None]
-"""One condition: an entry per context. Text says why it was refused; None is no self-edit. Either leaves the student as it was."""
+Row = Sequence[Sequence[Effect | str | None]]
+"""One condition: for each context an entry per candidate, or a single one where all are learned together or none is. Text says why a
+candidate was refused; None is no self-edit. Either leaves the student as it was.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,17 +90,17 @@ class Tried:
     rows: Mapping[str, Row]
 
 
-def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[list[SelfEdit]]:
+def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[list[SelfEdit | None]]:
     """A frozen teacher's self-edits on the held-out contexts."""
     domain, count = held_out.domain, held_out.candidates
     records = write_candidates(team, teacher, domain, held_out.contexts, count, held_out.seed, stage + HELD_OUT, journal)
     edits = [read_edit(record, domain, held_out.contexts[n // count]) for n, record in enumerate(records)]
-    return [[edit for edit in edits[start : start + count] if edit] for start in range(0, len(edits), count)]
+    return [edits[start : start + count] for start in range(0, len(edits), count)]
 
 
 def write_paraphrases(
     team: Team, teachers: Mapping[str, TeacherSettings], held_out: HeldOut, stage: str, journal: Journal
-) -> list[list[SelfEdit]]:
+) -> list[list[SelfEdit | None]]:
     """Paraphrases by the first teacher that is a model."""
     writer = next(teacher for teacher in teachers.values() if not teacher.edits)
     return write_edits(team, replace(writer, style=PARAPHRASE), held_out, f"{stage}/matched_paraphrase", journal)
@@ -102,7 +118,7 @@ def try_conditions(
     if all(context.id in held_out.references for context in contexts):
         plain["reference_edits"] = [[held_out.domain.parse(held_out.references[c.id], c)] for c in contexts]
     if "other_context" in wanted:
-        plain["other_context"] = [*teachers[last][1:], teachers[last][0]]
+        plain["other_context"] = [own[:1] for own in (*teachers[last][1:], teachers[last][0])]
     learn = learn_together if held_out.together else learn_alone
     rows = {name: learn(exchange, held_out, edits, f"{stage} · {name}", journal, probed=name == last) for name, edits in plain.items()}
     matched: dict[str, Edits] = {"matched_passage": passage} if "matched_passage" in wanted else {}
@@ -114,6 +130,19 @@ def try_conditions(
         rows["in_context"] = read_in_context(exchange, held_out, base, f"{stage} · in_context", journal)
     order = ("passage_only", *matched, *teachers, "reference_edits", "in_context", "other_context")
     return Tried(base, {name: rows[name] for name in order if name in rows})
+
+
+def tell_answers(tried: Tried, count: int) -> list[dict[str, list[str]]]:
+    """What was answered about the first contexts, by condition: after the first self-edit that had an effect, in the first repeat."""
+    told = []
+    for number, base in enumerate(tried.base[:count]):
+        answers = {"no_edit": base}
+        for name, row in tried.rows.items():
+            effect = next((effect for effect in row[number] if isinstance(effect, Effect)), None)
+            if effect:
+                answers[name] = effect.change.adapted[0]
+        told.append({name: [outcome.answer for outcome in outcomes] for name, outcomes in answers.items()})
+    return told
 
 
 def ask_base(exchange: Exchange, held_out: HeldOut, stage: str, journal: Journal) -> list[Outcomes]:
@@ -128,60 +157,58 @@ def ask_base(exchange: Exchange, held_out: HeldOut, stage: str, journal: Journal
 
 
 def learn_alone(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: str, journal: Journal, probed: bool = False) -> Row:
-    """An inner loop for each context. If `probed`, what else the update changed is asked as well."""
-    requests = [
-        make_request(
-            held_out.task,
-            context,
-            own[0],
-            held_out.seed,
-            range(held_out.repeats),
-            probes=side_effects(held_out, index) if probed and held_out.domain.closed_book else (),
-        )
-        if own
-        else None
-        for index, (context, own) in enumerate(zip(held_out.contexts, edits, strict=True))
-    ]
-    return [
-        Effect(result.change, result.probes, result.seconds, result.trained_tokens / held_out.repeats)
-        if isinstance(result, Reward)
-        else result.reason
-        if result
-        else None
-        for result in score(exchange, requests, stage, journal)
-    ]
+    """Inner loops for each self-edit. If `probed`, each context's first is also asked what else the update changed."""
+    requests: list[RewardRequest | None] = []
+    for index, (context, own) in enumerate(zip(held_out.contexts, edits, strict=True)):
+        probes = side_effects(held_out, index) if probed and held_out.domain.closed_book else []
+        for edit in own:
+            asked = make_request(held_out.task, context, edit, held_out.seed, range(held_out.repeats), probes) if edit else None
+            requests.append(asked)
+            probes = [] if edit else probes
+    results = iter(score(exchange, requests, stage, journal))
+    return [[_effect(next(results), held_out.repeats) for _ in own] for own in edits]
+
+
+def _effect(result: Reward | Refusal | None, repeats: int) -> Effect | str | None:
+    if isinstance(result, Reward):
+        return Effect(result.change, result.probes, result.seconds, result.trained_tokens / repeats)
+    return result.reason if result else None
 
 
 def learn_together(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: str, journal: Journal, probed: bool = False) -> Row:
     """One adapter for all contexts, once per repeat. A context without a self-edit is learned from its passage alone."""
     contexts = held_out.contexts
-    update = next((edit.update for own in edits for edit in own), Update())
-    lessons = [Lesson(context=c, edit=edit) for c, own in zip(contexts, edits, strict=True) for edit in own or [SelfEdit(update=update)]]
+    learned = [[edit for edit in own if edit] for own in edits]
+    update = next((edit.update for own in learned for edit in own), Update())
+    lessons = [Lesson(context=c, edit=edit) for c, own in zip(contexts, learned, strict=True) for edit in own or [SelfEdit(update=update)]]
     try:
         cards = [commit(exchange, held_out.task, lessons, (held_out.seed, repeat), journal, stage) for repeat in range(held_out.repeats)]
     except InnerLoopFailed as error:
-        return [str(error)] * len(contexts)
+        return [[str(error)]] * len(contexts)
     changes = [{lesson.context.id: change for lesson, change in zip(lessons, card.changes, strict=True)} for card in cards]
     share = len(contexts) * len(cards)
     return [
-        Effect(
-            Change(base=changes[0][c.id].base, adapted=tuple(own[c.id].adapted[0] for own in changes)),
-            seconds=sum(card.seconds for card in cards) / share,
-            trained_tokens=sum(card.trained_tokens for card in cards) / share,
-        )
+        [
+            Effect(
+                Change(base=changes[0][c.id].base, adapted=tuple(own[c.id].adapted[0] for own in changes)),
+                seconds=sum(card.seconds for card in cards) / share,
+                trained_tokens=sum(card.trained_tokens for card in cards) / share,
+            )
+        ]
         for c in contexts
     ]
 
 
-def match(edits: Edits, learned: Row, together: bool) -> list[list[SelfEdit]]:
-    """Give self-edits the compute of what was learned: as many trained tokens, each context its own or all of them in sum.
+def match(edits: Edits, learned: Row, together: bool) -> list[list[SelfEdit | None]]:
+    """Give self-edits the compute of what was learned: as many trained tokens, of each context the mean over its candidates, or all in sum.
 
-    Where nothing was learned, there is no self-edit either.
+    A candidate that was not learned counts with no tokens. Where nothing was learned, there is no self-edit either.
     """
-    tokens = [round(effect.trained_tokens) if isinstance(effect, Effect) else 0 for effect in learned]
+    means = [sum(effect.trained_tokens for effect in own if isinstance(effect, Effect)) / len(own) for own in learned]
+    tokens = [round(mean) for mean in means]
     tokens = [sum(tokens)] * len(tokens) if together else tokens
     return [
-        [edit.model_copy(update={"update": Update(tokens=count)}) for edit in own] if count else []
+        [edit.model_copy(update={"update": Update(tokens=count)}) if edit and count else None for edit in own]
         for own, count in zip(edits, tokens, strict=True)
     ]
 
@@ -190,7 +217,7 @@ def read_in_context(exchange: Exchange, held_out: HeldOut, base: Sequence[Outcom
     """The untouched student with the passage in view: what could be known from it."""
     requests = [AskRequest(task=held_out.task, context=context, in_view=True) for context in held_out.contexts]
     return [
-        result.reason if isinstance(result, Refusal) else Effect(Change(base=before, adapted=(result.outcomes,)))
+        [result.reason if isinstance(result, Refusal) else Effect(Change(base=before, adapted=(result.outcomes,)))]
         for before, result in zip(base, ask(exchange, requests, stage, journal), strict=True)
     ]
 

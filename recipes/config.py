@@ -16,7 +16,7 @@ from recipes.settings import BASELINES, RECIPES, RecipeSettings
 from student.settings import StudentSettings
 
 _AT_LEAST_ONE = (
-    "samples repeats held_out_repeats "
+    "samples repeats held_out_repeats held_out_candidates "
     "threads rounds contexts_per_round candidates keep_per_context limit lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
@@ -168,7 +168,7 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must be at least 1")
         if item.name in _ABOVE_ZERO and not 0 < value < float("inf"):
             raise InvalidInput(f"{place}: {key} is {value}; it must be above 0")
-        if item.name in ("seed", "closed_book_weight", "lasting", "compared", "warmup_steps") and value < 0:
+        if item.name in ("seed", "closed_book_weight", "lasting", "compared", "pictures", "warmup_steps") and value < 0:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
         if item.name == "baselines" and (strange := [name for name in value if name not in BASELINES]):
             raise InvalidInput(f"{place}: {key} has {strange[0]!r}; {_did_you_mean(strange[0], list(BASELINES))}")

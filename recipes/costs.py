@@ -131,12 +131,12 @@ def _training(
 
 
 def _experiment(settings: Experiment, sizes: Mapping[str, Sizes]) -> Iterator[Phase]:
-    held_out = sizes["held_out"]
-    learned = 3 + count_trained(settings.baselines)
+    held_out, candidates = sizes["held_out"], settings.held_out_candidates
+    learned = 3 * candidates + count_trained(settings.baselines, candidates)
     for _ in settings.seeds:
         yield from _training(settings, settings.teacher, settings.finetune, [settings.student], sizes["train"], settings.repeats)
         yield from _training(settings, settings.teacher, settings.finetune, [], sizes["train"], settings.repeats)
-        yield from _write(settings.teacher, held_out, held_out.contexts * (3 + ("matched_paraphrase" in settings.baselines)))
+        yield from _write(settings.teacher, held_out, held_out.contexts * candidates * (3 + ("matched_paraphrase" in settings.baselines)))
         for student in [settings.student] + ([settings.new_student] if settings.new_student.model else []):
             yield from _learn(student, held_out, held_out.contexts * learned * settings.held_out_repeats)
 
@@ -155,17 +155,20 @@ def _transfer(settings: Transfer, sizes: Mapping[str, Sizes]) -> Iterator[Phase]
 
 def _compare(settings: Compare, size: Sizes) -> Iterator[Phase]:
     baselines, _ = usable_baselines(settings)
-    learned = len(settings.teachers) + count_trained(baselines)
-    written = size.contexts * settings.candidates
+    written, conditions = size.contexts * settings.candidates, len(settings.teachers) + count_trained(baselines)
+    alone = len(settings.teachers) * settings.candidates + count_trained(baselines, settings.candidates)
+    learned = written * conditions if settings.passages == "together" else size.contexts * alone
     for _ in settings.seeds:
         for teacher in settings.teachers.values():
             yield from _write(teacher, size, written)
         if "matched_paraphrase" in baselines:
             yield from _write(next(teacher for teacher in settings.teachers.values() if not teacher.edits), size, written)
         for student in settings.students.values():
-            loops, *rest = _learn(student, size, written * learned * settings.repeats)
-            together = replace(loops, what="lasting updates", pieces=learned * settings.repeats)
-            yield from (together if settings.passages == "together" else loops, *rest)
+            loops, answers = _learn(student, size, learned * settings.repeats)
+            if settings.passages == "together":
+                loops = replace(loops, what="lasting updates", pieces=conditions * settings.repeats)
+                answers = _answer(student, size, size.contexts * conditions * settings.repeats)
+            yield from (loops, answers)
 
 
 def _write(teacher: TeacherSettings, size: Sizes, pieces: float) -> list[Phase]:

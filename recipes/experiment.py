@@ -3,7 +3,7 @@ and adapt the new student for good. Once per seed; `quickstart.yaml` runs one se
 """
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from protocol.journal import Journal
 from protocol.messages import Lesson, Update
 from recipes.adapt_student import describe_version, report_version
 from recipes.comparison import describe, report_student, table
-from recipes.conditions import Edits, HeldOut, Tried, try_conditions, write_edits, write_paraphrases
+from recipes.conditions import Edits, HeldOut, Tried, tell_answers, try_conditions, write_edits, write_paraphrases
+from recipes.constants import choose_constant
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.pictures import save_pictures
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
 from recipes.settings import Experiment
@@ -55,13 +57,27 @@ def run(settings: Experiment, team: Team) -> Path:
                 f"{at}/random_selection",
             )
             trained_teachers[at] = {**trained.report(), "control": control.fingerprint}
-            # Every teacher writes one self-edit per held-out context; all students learn from the same ones.
-            held_out = HeldOut(domain, task, contexts, references, retention, settings.baselines, settings.held_out_repeats, seed)
-            edits = {
+            # Every teacher writes as many self-edits per held-out context; all students learn from the same ones.
+            held_out = HeldOut(
+                domain,
+                task,
+                contexts,
+                references,
+                retention,
+                settings.baselines,
+                settings.held_out_repeats,
+                seed,
+                settings.held_out_candidates,
+            )
+            edits: dict[str, Edits] = {
                 "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", journal),
                 "random_selection": write_edits(team, control.teacher, held_out, f"{at}/random_selection", journal),
-                "trained_teacher": write_edits(team, trained.teacher, held_out, f"{at}/trained_teacher", journal),
             }
+            if settings.constants:
+                best, *_ = constants = choose_constant(scoring, settings.constants, students["target_student"], training, at, journal)
+                edits["best_constant"] = [[domain.parse(best.text, context)] for context in contexts]
+                trained_teachers[at]["constants"] = [asdict(constant) for constant in constants]
+            edits["trained_teacher"] = write_edits(team, trained.teacher, held_out, f"{at}/trained_teacher", journal)
             paraphrases = None
             if "matched_paraphrase" in settings.baselines:
                 paraphrases = write_paraphrases(team, {"untrained_teacher": settings.teacher}, held_out, at, journal)
@@ -82,7 +98,9 @@ def run(settings: Experiment, team: Team) -> Path:
                 "lasting_update": lasting,
             }
         )
+    shown = settings.pictures
     for name, part in parts.items():
+        save_pictures(domain, contexts[:shown], tell_answers(tried[name][0], shown), folder.path / f"pictures-{name}")
         console.print(table(f"{name.replace('_', ' ')} ({part['student']['model']})", part))
         console.print("\n".join(describe(part)))
     path = trained.teacher.adapter or trained.teacher.model
@@ -91,10 +109,12 @@ def run(settings: Experiment, team: Team) -> Path:
 
 
 def keep_for_good(exchange: Exchange, held_out: HeldOut, edits: Edits, settings: Experiment, journal: Journal) -> dict[str, Any]:
-    """A lasting update from a teacher's self-edits on the first held-out contexts; the comparison stands without it."""
+    """A lasting update from a teacher's first self-edits on the first held-out contexts; the comparison stands without it."""
     update = Update(epochs=settings.lasting_epochs)
     pairs = list(zip(held_out.contexts, edits, strict=True))[: settings.lasting]
-    lessons = [Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, own in pairs for edit in own]
+    lessons = [
+        Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, own in pairs for edit in own[:1] if edit
+    ]
     try:
         card = commit(exchange, held_out.task, lessons, [held_out.seed], journal)
     except InnerLoopFailed as error:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from safetensors import SafetensorError, safe_open
 
 from protocol.domain import Domain
-from protocol.errors import InvalidInput
+from protocol.errors import InvalidInput, MalformedEdit
 from protocol.files import hash_files
 from protocol.identity import content_id
 from protocol.messages import Context, Question, Task
@@ -66,6 +66,7 @@ def load_data(
             random.Random(data.shuffle).shuffle(contexts)
         contexts = contexts[: data.limit]
     if data.reference:
+        check_edit(domain, data.reference, contexts[0], f"{key}.reference")
         references = {context.id: data.reference for context in contexts}
     if questions:
         for context in contexts:
@@ -75,6 +76,14 @@ def load_data(
                     "but rewards need one; add questions, or use recipe: adapt_student, which works without"
                 )
     return contexts, references
+
+
+def check_edit(domain: RecipeDomain, text: str, context: Context, key: str) -> None:
+    """See that a text of a recipe is a self-edit."""
+    try:
+        domain.parse(text, context)
+    except MalformedEdit as error:
+        raise InvalidInput(f"{key} is no self-edit: {error}") from error
 
 
 def identify(contexts: Mapping[str, Sequence[Context]], models: Mapping[str, tuple[str | None, str | None]]) -> dict[str, str]:

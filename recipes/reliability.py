@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recipes.statistics import Groups, sum_by_group
+
 Repeats = Sequence[float]
 """One candidate's results, a number per repeat."""
 
@@ -20,29 +22,34 @@ Estimate = dict[str, float | int]
 _LEAST_VARIANCE = 1e-6
 
 
-def estimate_reliability(contexts: Sequence[Sequence[Repeats]], *, common_seeds: bool, resamples: int = 2_000) -> Estimate | None:
+def estimate_reliability(
+    contexts: Sequence[Sequence[Repeats]], *, common_seeds: bool, groups: Groups = None, resamples: int = 2_000
+) -> Estimate | None:
     """Estimate how much of the rewards' variance within contexts is the self-edits'.
 
     Args:
         contexts: For each context its candidates' results, which may differ in number.
         common_seeds: Whether the same repeat of a context's candidates has the same seed.
-        resamples: Of contexts, for the 95% bootstrap interval.
+        groups: Of the contexts.
+        resamples: Of contexts, or of their groups, for the 95% bootstrap interval.
 
     Returns:
         `single` (of one repeat) and `reward` (of the mean over `repeats`, the repeats of an average candidate) in [0, 1], the latter with
-        `low` and `high`; the standard deviations `between` self-edits and `within` one; `n` contexts. None where nothing was repeated, no
-        context has two candidates, or nothing varies.
+        `low` and `high`; the standard deviations `between` self-edits and `within` one; `n` contexts; and how many `groups`, where a group
+        has several contexts. None where nothing was repeated, no context has two candidates, or nothing varies.
     """
     parts = np.array([_sums(candidates, common_seeds) for candidates in contexts if candidates])
     if not len(parts) or parts[:, 1].sum() == 0 or parts[:, 3].sum() == 0:
         return None
     counts = [len(repeats) for candidates in contexts for repeats in candidates]
     each = statistics.fmean(counts)
-    drawn = np.random.default_rng(0).integers(0, len(parts), size=(resamples, len(parts)))
+    names = [name for name, candidates in zip(groups, contexts, strict=True) if candidates] if groups else None
+    by_group = np.ascontiguousarray(sum_by_group(parts.T, names).T)
+    drawn = np.random.default_rng(0).integers(0, len(by_group), size=(resamples, len(by_group)))
     between, within = _variances(parts.sum(axis=0))
     if between + within == 0:
         return None
-    low, high = np.nanquantile([_share(*_variances(sums), each) for sums in parts[drawn].sum(axis=1)], [0.025, 0.975])
+    low, high = np.nanquantile([_share(*_variances(sums), each) for sums in by_group[drawn].sum(axis=1)], [0.025, 0.975])
     return {
         "single": _share(between, within, 1),
         "reward": _share(between, within, each),
@@ -52,6 +59,7 @@ def estimate_reliability(contexts: Sequence[Sequence[Repeats]], *, common_seeds:
         "between": math.sqrt(between),
         "within": math.sqrt(within),
         "n": len(parts),
+        **({"groups": len(by_group)} if len(by_group) < len(parts) else {}),
     }
 
 

@@ -144,5 +144,5 @@ def group_by_context(candidates: Sequence[CandidateRecord], contexts: Sequence[C
 
 def reliability_of(scored: Sequence[Scored], candidates: Sequence[CandidateRecord], contexts: Sequence[Context]) -> Estimate | None:
     """How much of a round's rewards is the self-edits', from its repeats."""
-    groups = group_by_context(candidates, contexts)
-    return estimate_reliability([[scored[i].accuracies for i in own if scored[i].accuracies] for own in groups], common_seeds=True)
+    results = [[scored[i].accuracies for i in own if scored[i].accuracies] for own in group_by_context(candidates, contexts)]
+    return estimate_reliability(results, common_seeds=True, groups=[context.group for context in contexts])

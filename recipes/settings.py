@@ -139,22 +139,25 @@ class Compare(RecipeSettings):
         retention: Contexts whose questions the students know before; without a source it is not measured.
         baselines: Any of `BASELINES`.
         passages: An inner loop for each context, or one adapter for all of them `together`.
-        candidates: Self-edits per context that are learned together.
+        candidates: Self-edits per context by each teacher, and paraphrases. Single, each has inner loops of its own and their mean counts;
+            together, one adapter learns all of them.
+        pictures: Of so many contexts, in domains that have pictures.
     """
 
     seeds: list[int] = field(default_factory=lambda: [0])
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     passages: Literal["single", "together"] = "single"
     candidates: int = 1
+    pictures: int = 6
     contexts: DataSettings = field(default_factory=DataSettings)
     retention: DataSettings = field(default_factory=DataSettings)
     teachers: dict[str, TeacherSettings] = field(default_factory=dict)
     students: dict[str, StudentSettings] = field(default_factory=dict)
 
 
-def count_trained(baselines: Sequence[str]) -> int:
-    """How many of the baselines train a student."""
-    return sum(name != "in_context" for name in baselines)
+def count_trained(baselines: Sequence[str], candidates: int = 1) -> int:
+    """How many of the baselines train a student; or what they train it on for each context, of paraphrases as many as `candidates`."""
+    return sum(candidates if name == "matched_paraphrase" else 1 for name in baselines if name != "in_context")
 
 
 def usable_baselines(settings: Compare) -> tuple[list[str], list[str]]:
@@ -231,8 +234,12 @@ class Experiment(RecipeSettings, LoopSettings):
 
     Attributes:
         held_out_repeats: Inner loops per self-edit in the comparison, where `repeats` is for training.
+        held_out_candidates: Self-edits per held-out context by each teacher, and paraphrases, each with inner loops of its own; their mean
+            counts. The lasting update learns all of them.
         baselines: Any of `BASELINES`.
         new_student: Another student, which no reward comes from; without a model there is none.
+        constants: Self-edits that fit any context. The best of them on the training contexts is compared as `best_constant`.
+        pictures: Of so many held-out contexts, in domains that have pictures.
         lasting: How many held-out contexts a student learns for good at the end, all in one adapter: the new one, if there is one.
         lasting_epochs: Epochs of that update; null means the student's own, which suit one context.
     """
@@ -242,7 +249,10 @@ class Experiment(RecipeSettings, LoopSettings):
     held_out: DataSettings = field(default_factory=DataSettings)
     retention: DataSettings = field(default_factory=DataSettings)
     held_out_repeats: int = 1
+    held_out_candidates: int = 1
     baselines: list[str] = field(default_factory=lambda: ["passage_only", "other_context"])
+    constants: list[str] = field(default_factory=list)
+    pictures: int = 6
     lasting: int = 4
     lasting_epochs: int | None = None
     teacher: TeacherSettings = field(default_factory=TeacherSettings)

@@ -65,7 +65,7 @@ class Trained:
         """The teacher's part of a report: mean reward over contexts and its reliability by round, and inner loops saved."""
         return {
             "teacher": {"path": self.teacher.adapter or self.teacher.model, "fingerprint": self.fingerprint},
-            "mean_reward_by_round": [summarize(selection.rewards) for selection in self.selections if selection.rewards],
+            "mean_reward_by_round": [summarize(own.rewards, own.groups) for own in self.selections if own.rewards],
             "reliability_by_round": [selection.reliability for selection in self.selections],
             "inner_loops_saved": sum(selection.saved for selection in self.selections),
         }
@@ -222,11 +222,13 @@ def select(
     if all(len({scored[i].reward for i in own if scored[i].running}) < 2 for own in groups):
         console.print(f"{stage}: all self-edits of each context were paid alike, so the first are kept: these rewards teach nothing")
     firsts = [[reward for i in own if (reward := scored[i].first_reward) is not None] for own in groups]
+    paid = [context.group for context, values in zip(contexts, firsts, strict=True) if values]
     return SelectionRecord(
         stage=stage,
         rule="best",
         kept=tuple(c.candidate for c in kept),
         rewards=tuple(statistics.fmean(values) for values in firsts if values),
+        groups=tuple(paid) if any(paid) else (),
         reliability=reliability,
         saved=len(outer.students) * sum(scoring.repeats - len(own.accuracies) for own in measured),
     )

@@ -22,7 +22,7 @@ from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
 from recipes.settings import Transfer
 from recipes.stages import open_student, place_grader
-from recipes.statistics import Summary, mean_by_context, ratio, summarize
+from recipes.statistics import Groups, Summary, mean_by_context, ratio, summarize
 from recipes.team import Team
 from recipes.terminal import console
 from recipes.train_teacher import Outer, train_teacher
@@ -64,8 +64,9 @@ def run(settings: Transfer, team: Team) -> Path:
             edits = {name: write_edits(team, teacher, held_out, f"{at}/{name}", journal) for name, teacher in teachers.items()}
             for student, exchange in students.items():
                 tried[student].append(try_conditions(exchange, held_out, edits, None, f"{at}/{student}", journal))
-        matrix = measure_matrix(contexts, tried, list(settings.teachers))
-        told = report_matrix(settings, matrix)
+        graded = find_graded([one for seeds in tried.values() for one in seeds])
+        matrix = measure_matrix(contexts, graded, tried, list(settings.teachers))
+        told = report_matrix(settings, matrix, [contexts[i].group for i in graded])
         report = folder.write_report(
             {
                 "students": {name: exchange.describe().model_dump() for name, exchange in students.items()},
@@ -77,9 +78,10 @@ def run(settings: Transfer, team: Team) -> Path:
     return report
 
 
-def measure_matrix(contexts: Sequence[Context], tried: Mapping[str, Sequence[Tried]], teachers: Sequence[str]) -> Matrix:
-    """Accuracy per context, mean over seeds, on contexts that have verdicts wherever there are answers."""
-    graded = find_graded([one for seeds in tried.values() for one in seeds])
+def measure_matrix(
+    contexts: Sequence[Context], graded: Sequence[int], tried: Mapping[str, Sequence[Tried]], teachers: Sequence[str]
+) -> Matrix:
+    """Accuracy per context, mean over seeds, on the contexts that are `graded`."""
     scores = {
         student: [measure_conditions([contexts[i] for i in graded], take(one, graded), teachers[-1]) for one in seeds]
         for student, seeds in tried.items()
@@ -90,7 +92,7 @@ def measure_matrix(contexts: Sequence[Context], tried: Mapping[str, Sequence[Tri
     }
 
 
-def report_matrix(settings: Transfer, matrix: Matrix) -> dict[str, Any]:
+def report_matrix(settings: Transfer, matrix: Matrix, groups: Groups = None) -> dict[str, Any]:
     """Accuracies, gains over the baseline, and the share of its gain on its own students that each teacher keeps on each student.
 
     A share is None where a teacher has no student of its own, or no gain there that is clear of zero.
@@ -101,11 +103,11 @@ def report_matrix(settings: Transfer, matrix: Matrix) -> dict[str, Any]:
     for name, teacher in settings.teachers.items():
         if teacher.trained_for:
             own = mean_by_context([gains[name][student] for student in teacher.trained_for])
-            kept[name] = {student: ratio(gains[name][student], own) for student in students}
+            kept[name] = {student: ratio(gains[name][student], own, groups) for student in students}
     return {
-        "accuracy": {t: {s: summarize(matrix[t][s]) for s in students} for t in ("no_edit", *names)},
+        "accuracy": {t: {s: summarize(matrix[t][s], groups) for s in students} for t in ("no_edit", *names)},
         "baseline": baseline,
-        "gain": {t: {s: summarize(gains[t][s]) for s in students} for t in names if t != baseline},
+        "gain": {t: {s: summarize(gains[t][s], groups) for s in students} for t in names if t != baseline},
         "kept": kept,
     }
 

@@ -141,14 +141,15 @@ def compare_rewards(
     rewards = [result if isinstance(result, Reward) and result.probes[0].is_graded else None for result in results]
     grouped = [[reward for reward in rewards[n : n + settings.compared] if reward] for n in range(0, len(rewards), settings.compared)]
     ranked = [rank_by_half(own) for own in grouped if len(own) > 1]
+    groups = [context.group for context, own in zip(contexts, grouped, strict=True) if len(own) > 1]
     if not ranked:
         raise TutelageError("no context has two scored self-edits to rank; give more self-edits (compared) or contexts")
-    correlations = [one.correlation for one in ranked if one.correlation is not None]
+    known = [(one.correlation, group) for one, group in zip(ranked, groups, strict=True) if one.correlation is not None]
     return {
-        "correlation": summarize(correlations) if correlations else None,
-        "all": summarize([one.all for one in ranked]),
-        "chosen": summarize([one.chosen for one in ranked]),
-        "best": summarize([one.best for one in ranked]),
+        "correlation": summarize([rho for rho, _ in known], [group for _, group in known]) if known else None,
+        "all": summarize([one.all for one in ranked], groups),
+        "chosen": summarize([one.chosen for one in ranked], groups),
+        "best": summarize([one.best for one in ranked], groups),
     }
 
 

@@ -3,7 +3,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from protocol.messages import Change, Context, Example, Outcome, Provenance, Question, RewardRequest, SelfEdit, Task, Update
+from protocol.messages import (
+    AskRequest,
+    Change,
+    CommitRequest,
+    Context,
+    Example,
+    Lesson,
+    Message,
+    Outcome,
+    Provenance,
+    Question,
+    RewardRequest,
+    SelfEdit,
+    Task,
+    Update,
+)
 
 TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
 CONTEXT = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
@@ -60,6 +75,24 @@ def test_provenance_is_no_part_of_an_edits_identity() -> None:
     assert edit.id == told.id
     one, other = (RewardRequest(task=TASK, context=CONTEXT, edit=e, seeds=(1,)) for e in (edit, told))
     assert one.id == other.id
+
+
+@pytest.mark.parametrize("group", ["", "people"])
+def test_a_contexts_group_is_no_part_of_any_identity(group: str) -> None:
+    context = CONTEXT.model_copy(update={"group": group})
+    about: list[Message] = [
+        context,
+        RewardRequest(task=TASK, context=context, edit=SelfEdit(), seeds=(1,), probes=(context,)),
+        AskRequest(task=TASK, context=context),
+        CommitRequest(task=TASK, lessons=(Lesson(context=context, edit=SelfEdit()),), seed=1),
+    ]
+    assert [message.id for message in about] == [
+        "ac47ba046df763db9752f46409fc5e83",
+        "a58fb1adcef8b46bc182f8253576f2dc",
+        "b0ad14c6db638682a30636238a29260a",
+        "ec92d25203d27c7ee234bf69c359de6e",
+    ]
+    assert Context.model_validate_json(context.model_dump_json()).group == group
 
 
 def test_gained_and_lost_answers_are_counted_over_all_repeats() -> None:

@@ -19,7 +19,7 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
-from recipes.adapt_student import best_lessons
+from recipes.adapt_student import best_lessons, report_version
 from recipes.domains import DOMAINS
 from recipes.settings import AdaptStudent
 
@@ -70,3 +70,20 @@ def test_each_contexts_best_lesson_is_kept_and_ties_keep_the_earlier(tmp_path: P
     given = [*lessons(ADA, ["0.1", "0.7", "0.70"]), *lessons(BOB, ["no", "-0.5"])]
     best = best_lessons(InProcessExchange(Appraiser()), TASK, given, AdaptStudent(), "adapt", Journal(tmp_path / "journal.jsonl"))
     assert [(lesson.context.title, lesson.edit.examples[0].completion) for lesson in best] == [("Ada", "0.7"), ("Bob", "-0.5")]
+
+
+def test_a_lasting_students_intervals_are_over_groups() -> None:
+    wrong, right = (Outcome(answer="", correct=False),), (Outcome(answer="", correct=True),)
+    contexts = [context.model_copy(update={"group": "people"}) for context in (ADA, BOB)]
+    card = VersionCard(
+        key="1" * 32,
+        request="2" * 32,
+        parent="3" * 32,
+        fingerprint="4" * 32,
+        path="nowhere",
+        changes=(Change(base=wrong, adapted=(right,)), Change(base=wrong, adapted=(wrong,))),
+        seconds=0.0,
+        trained_tokens=1,
+    )
+    report = report_version(card, [lesson for context in contexts for lesson in lessons(context, ["x"])], DOMAINS["knowledge"])
+    assert report["gain"] == report["scores"]["after"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "n": 2, "groups": 1}

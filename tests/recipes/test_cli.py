@@ -55,6 +55,28 @@ def test_a_dry_run_says_what_would_run_and_makes_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("recipe", "words", "plan", "cost"),
+    [
+        # Two teachers and paraphrases have 5 self-edits per context; references and the three other baselines that train have one.
+        ("tiny/compare.yaml", ["candidates=5", "seeds=[0,1]"], "7 conditions on 8 contexts and 2 students: 608 inner loops", ": 288,"),
+        (
+            "tiny/compare.yaml",
+            ["candidates=5", "passages=together"],
+            "6 conditions on 8 contexts and 2 students: 12 lasting updates",
+            ": 5,",
+        ),
+        ("quickstart.yaml", ["held_out_candidates=5"], "and 288 to compare", ": 136,"),
+    ],
+)
+def test_a_plan_counts_every_self_edit(tmp_path: Path, recipe: str, words: list[str], plan: str, cost: str) -> None:
+    source = "held_out" if recipe == "quickstart.yaml" else "contexts"
+    left_out = [] if recipe == "quickstart.yaml" else ["teachers.question_writer=null"]
+    done, _ = tutelage("run", f"recipes/{recipe}", f"{source}.limit=8", *left_out, *words, f"runs={tmp_path}/runs", "--dry-run")
+    assert plan in done.stdout
+    assert cost in done.stdout
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["recipes/nothing.yaml"], "recipe file 'recipes/nothing.yaml' does not exist"),

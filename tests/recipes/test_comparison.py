@@ -7,6 +7,7 @@ from recipes.comparison import (
     Scores,
     describe,
     describe_difference,
+    find_graded,
     measure,
     measure_conditions,
     rank,
@@ -29,7 +30,7 @@ WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct
 
 
 def test_without_an_effect_the_student_stays_as_it_was() -> None:
-    row = [effect(False, True), "training diverged", None, effect(True, None)]
+    row = [[effect(False, True)], ["training diverged"], [None], [effect(True, None)]]
     measured = measure(row, base=[WRONG, RIGHT, WRONG, RIGHT], contexts=[ADA, BOB, ADA, BOB])
     assert measured == Measured(
         [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], gained=1, lost=0, seconds=4.0, trained_tokens=5.0, malformed=1, refused=1, ungraded=1
@@ -38,17 +39,50 @@ def test_without_an_effect_the_student_stays_as_it_was() -> None:
 
 def test_answers_gained_and_lost_are_means_over_repeats() -> None:
     twice = Effect(Change(base=WRONG, adapted=(RIGHT, WRONG)))
-    assert measure([twice], base=[WRONG], contexts=[ADA]).gained == 0.5
+    assert measure([[twice]], base=[WRONG], contexts=[ADA]).gained == 0.5
+
+
+def test_a_contexts_figures_are_means_over_its_candidates() -> None:
+    four = [effect(False, True, tokens=12.0), effect(False, False, tokens=4.0), "too long", None]
+    two = [effect(True, False, tokens=6.0), effect(True, True, tokens=2.0)]
+    measured = measure([four, two], base=[WRONG, RIGHT], contexts=[ADA, BOB])
+    assert measured == Measured(
+        [0.25, 0.5], [0.25, 0.5], gained=0.25, lost=0.5, seconds=8.0, trained_tokens=4.0, malformed=1, refused=1, ungraded=0
+    )
+
+
+def test_a_candidate_without_an_effect_counts_with_the_base_answers() -> None:
+    measured = measure([[effect(True, False), None], ["no", None]], base=[RIGHT, RIGHT], contexts=[ADA, BOB])
+    assert (measured.accuracies, measured.malformed, measured.refused) == ([0.5, 1.0], 2, 1)
+
+
+def test_answers_of_every_candidate_and_repeat_may_lack_a_verdict() -> None:
+    unsure = Effect(Change(base=WRONG, adapted=((Outcome(answer="", correct=None),), RIGHT)))
+    assert measure([[unsure, unsure]], base=[WRONG], contexts=[ADA]).ungraded == 2
+
+
+def test_side_effects_are_those_of_the_first_self_edit_that_was_probed() -> None:
+    change = Change(base=WRONG, adapted=(WRONG, RIGHT))
+    probed = Effect(change, probes=(change,))
+    scores = measure_conditions([ADA, BOB], Tried([WRONG, WRONG], {"last": [[None, probed, Effect(change)], ["no", None, None]]}), "last")
+    assert scores.leakage == [(0.0, 0.5), None]
+    assert scores.retention == [None, None]
+    assert scores.refusals == {"last": "no"}
+
+
+def test_a_context_with_a_candidate_without_a_verdict_is_left_out() -> None:
+    row = [[effect(False, True), effect(False, None)], [effect(False, True), None]]
+    assert find_graded([Tried([WRONG, WRONG], {"teacher": row})]) == [1]
 
 
 def test_the_graders_scores_are_kept_beside_the_verdicts() -> None:
     half = (Outcome(answer="", correct=False, score=0.5),)
-    measured = measure([Effect(Change(base=WRONG, adapted=(half, RIGHT))), None], base=[WRONG, half], contexts=[ADA, BOB])
+    measured = measure([[Effect(Change(base=WRONG, adapted=(half, RIGHT)))], [None]], base=[WRONG, half], contexts=[ADA, BOB])
     assert (measured.accuracies, measured.scores) == ([0.5, 0.0], [0.75, 0.5])
 
 
 def test_conditions_are_measured_beside_the_untouched_student() -> None:
-    rows = {"passage_only": ["too long", effect(True, True)], "teacher": [effect(False, True), effect(True, False)]}
+    rows = {"passage_only": [["too long"], [effect(True, True)]], "teacher": [[effect(False, True)], [effect(True, False)]]}
     scores = measure_conditions([ADA, BOB], Tried([WRONG, RIGHT], rows), "teacher")
     assert scores.conditions["no_edit"].accuracies == [0.0, 1.0]
     assert (scores.conditions["teacher"].gained, scores.conditions["teacher"].lost) == (1, 1)
@@ -57,13 +91,13 @@ def test_conditions_are_measured_beside_the_untouched_student() -> None:
 
 
 def test_a_context_without_a_verdict_under_some_condition_is_left_out_of_all() -> None:
-    rows = {"passage_only": [effect(False, False), effect(True, None)], "teacher": [effect(False, True), effect(True, True)]}
+    rows = {"passage_only": [[effect(False, False)], [effect(True, None)]], "teacher": [[effect(False, True)], [effect(True, True)]]}
     report = report_student([ADA, BOB], [Tried([WRONG, RIGHT], rows)], "teacher")
     assert report["left_out"] == 1
     assert {name: score["mean"] for name, score in report["scores"].items()} == {"no_edit": 0.0, "passage_only": 0.0, "teacher": 1.0}
     assert "left out: 1 contexts without a verdict under some condition" in describe(report)
     with pytest.raises(TutelageError, match="no context has verdicts under every condition"):
-        report_student([BOB], [Tried([RIGHT], {"teacher": [effect(True, None)]})], "teacher")
+        report_student([BOB], [Tried([RIGHT], {"teacher": [[effect(True, None)]]})], "teacher")
 
 
 def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
@@ -82,6 +116,25 @@ def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
     assert "minus no edit" not in told
     assert "leakage: 0.0% before an update, 75.0% after" in told
     assert table("student", report).row_count == 4
+
+
+def test_intervals_are_over_groups_of_contexts() -> None:
+    conditions = {"no_edit": [0.0, 0.0, 0.0, 0.0], "teacher": [0.0, 1.0, 1.0, 0.0]}
+    leakage = [(0.0, 0.0), None, (0.0, 1.0), (0.0, 0.0)]
+    scores = Scores({name: Measured(values, values) for name, values in conditions.items()}, leakage, [None] * 4)
+    report = report_scores([scores], "teacher", ["a", "b", "b", "a"])
+    grouped = {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 4, "groups": 2}
+    assert report["scores"]["teacher"] == report["gain"]["teacher"] == report["answer_scores"]["teacher"] == grouped
+    assert report["differences"]["teacher_minus_no_edit"] == report["ranking"][0]["lead"] == grouped
+    assert report["leakage"]["after"] == {"mean": pytest.approx(1 / 3), "low": 0.0, "high": 1.0, "n": 3, "groups": 2}
+    assert "intervals are over groups of contexts, 2 in all" in describe({**report, "left_out": 0})
+
+
+def test_a_report_knows_the_groups_of_its_contexts() -> None:
+    contexts = [context.model_copy(update={"group": "music"}) for context in (ADA, BOB)]
+    report = report_student(contexts, [Tried([WRONG, WRONG], {"teacher": [[effect(False, True)]] * 2})], "teacher")
+    assert report["scores"]["teacher"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2, "groups": 1}
+    assert not report["ranking"][0]["supported"], "one group makes no interval"
 
 
 def test_a_ranking_says_which_of_its_places_the_figures_support() -> None:

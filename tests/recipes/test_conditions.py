@@ -93,7 +93,7 @@ def held_out(**changes: object) -> HeldOut:
 
 
 def edits(*texts: str) -> Edits:
-    return [[DOMAIN.parse(text, ADA)] if text else [] for text in texts]
+    return [[DOMAIN.parse(text, ADA) if text else None] for text in texts]
 
 
 def try_all(test: HeldOut, folder: Path, teachers: dict[str, Edits]) -> tuple[Pupil, dict[str, Row]]:
@@ -108,14 +108,14 @@ def test_every_condition_is_tried_and_matched_ones_get_the_compute_of_the_last_t
     assert list(rows) == ["passage_only", "matched_passage", "matched_paraphrase", "first", "last", "in_context", "other_context"]
     matched = [r.edit.update.tokens for r in pupil.requests if r.edit.update.tokens]
     assert matched == [10, 11, 10, 11]
-    assert rows["first"][1] is None
-    assert [type(effect) for effect in rows["in_context"]] == [Effect, Effect]
+    assert rows["first"][1] == [None]
+    assert [[type(effect) for effect in own] for own in rows["in_context"]] == [[Effect], [Effect]]
     other = [r.edit for r in pupil.requests if r.context == BOB and r.edit == edits("Ada plays.")[0][0]]
     assert other, "the other context's self-edit was tried on Bob"
 
 
 def test_together_one_adapter_learns_all_contexts_once_per_repeat(tmp_path: Path) -> None:
-    several: Edits = [[*edits("Ada.")[0], *edits("Ada plays.")[0]], []]
+    several: Edits = [[*edits("Ada.")[0], *edits("Ada plays.")[0]], [None, None]]
     test = replace(held_out(together=True, candidates=2), baselines=BASELINES[:-1])
     pupil, rows = try_all(test, tmp_path, {"last": several})
     assert len(pupil.commits) == 2 * 4
@@ -124,13 +124,36 @@ def test_together_one_adapter_learns_all_contexts_once_per_repeat(tmp_path: Path
     assert len({request.seed for request in learned}) == 2
     budgets = {lesson.edit.update.tokens for request in pupil.commits for lesson in request.lessons}
     assert budgets == {None, 100}
-    effect = rows["last"][0]
+    [effect] = rows["last"][0]
     assert isinstance(effect, Effect)
     assert (len(effect.change.adapted), effect.trained_tokens, effect.seconds) == (2, 50.0, 2.0)
 
 
+def test_alone_every_self_edit_has_inner_loops_of_its_own(tmp_path: Path) -> None:
+    last: Edits = [[*edits("Ada.")[0], *edits("Ada plays.")[0], None], [None, *edits("Bob.")[0], *edits("Bob plays!!")[0]]]
+    test = replace(held_out(candidates=3), baselines=["passage_only", "matched_passage", "other_context"])
+    pupil, rows = try_all(test, tmp_path, {"last": last})
+    learned = [request for request in pupil.requests if request.edit in [edit for own in last for edit in own]]
+    told = [(request.context.title, request.edit.examples[0].completion, len(request.probes)) for request in learned[:4]]
+    assert told == [("Ada", "Ada.", 2), ("Ada", "Ada plays.", 0), ("Bob", "Bob.", 2), ("Bob", "Bob plays!!", 0)]
+    assert learned[0].seeds == learned[1].seeds, "common random numbers"
+    assert [[effect and effect.trained_tokens for effect in own] for own in rows["last"]] == [[4.0, 10.0, None], [None, 4.0, 11.0]]
+    assert [len(own) for own in rows["passage_only"]] == [1, 1]
+    assert rows["other_context"][0] == [None], "the first of the next context's"
+    assert [(request.context.title, request.edit.examples[0].completion) for request in learned[4:]] == [("Bob", "Ada.")]
+    assert [request.edit.update.tokens for request in pupil.requests if not request.edit.examples] == [None, None, 5, 5], "14/3 and 15/3"
+
+
+def test_paraphrases_are_as_many_as_self_edits_and_match_their_mean() -> None:
+    paraphrases: Edits = [[*edits("A harp.")[0], *edits("The harp.")[0]], [None, *edits("A lute.")[0]]]
+    change = Change(base=WRONG, adapted=(RIGHT,))
+    learned: Row = [[Effect(change, trained_tokens=30.0), Effect(change, trained_tokens=10.0)], [Effect(change, trained_tokens=30.0), "no"]]
+    matched = match(paraphrases, learned, together=False)
+    assert [[edit and edit.update.tokens for edit in own] for own in matched] == [[20, 20], [None, 15]]
+
+
 def test_where_nothing_was_learned_there_is_nothing_to_match() -> None:
-    assert match(edits("Ada.", "Bob."), ["refused", None], together=False) == [[], []]
+    assert match(edits("Ada.", "Bob."), [["refused"], [None]], together=False) == [[None], [None]]
 
 
 def test_an_update_that_fails_is_refused_and_the_others_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +162,8 @@ def test_an_update_that_fails_is_refused_and_the_others_stand(tmp_path: Path, mo
 
     monkeypatch.setattr(Pupil, "commit", fail)
     _, rows = try_all(replace(held_out(together=True), baselines=["in_context"]), tmp_path, {"last": edits("Ada.", "Bob.")})
-    assert rows["last"] == ["training diverged"] * 2
-    assert isinstance(rows["in_context"][0], Effect)
+    assert rows["last"] == [["training diverged"]] * 2
+    assert isinstance(rows["in_context"][0][0], Effect)
 
 
 def test_leakage_asks_about_another_context_and_counts_this_ones_answers() -> None:

@@ -52,6 +52,7 @@ def test_the_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
         ("recipe: train_teacher\nstudent: {learning_rate: -1}", [], r"student\.learning_rate is -1\.0; it must be above 0"),
         ("recipe: train_teacher\nteacher: {top_p: 1.5}", [], r"teacher\.top_p is 1\.5"),
         ("recipe: experiment\nseeds: [1, 1]", [], r"seeds is \[1, 1\]; give different seeds"),
+        ("recipe: experiment\nheld_out_candidates: 0", [], r"held_out_candidates is 0; it must be at least 1"),
         ("recipe: compare\nstudents: {a: {rank: 0}}", [], r"students\.a\.rank is 0"),
         ("recipe: train_teacher\nstudent: {dropout: 1.0}", [], r"student\.dropout is 1\.0; it must be in \[0, 1\)"),
         ("recipe: train_teacher\nstudent: {warmup_steps: -1}", [], r"student\.warmup_steps is -1; it must not be negative"),

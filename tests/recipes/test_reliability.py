@@ -48,6 +48,16 @@ def test_the_two_ways_agree_on_a_worked_example() -> None:
     assert estimate["between"] ** 2 == pytest.approx((0.16 - 0.01) / 2)
 
 
+def test_contexts_of_one_group_that_are_alike_say_it_once() -> None:
+    drawn = draw(between=0.1, within=0.2, contexts=20)
+    once = estimate_reliability(drawn, common_seeds=True)
+    twice = estimate_reliability([*drawn, [], *drawn], common_seeds=True, groups=[*map(str, range(20)), "", *map(str, range(20))])
+    assert once is not None and twice is not None
+    assert (twice["low"], twice["high"]) == (pytest.approx(once["low"]), pytest.approx(once["high"]))
+    assert (twice["n"], twice["groups"]) == (40, 20)
+    assert "groups" not in once
+
+
 def test_rewards_that_are_all_luck_are_not_reliable() -> None:
     estimate = estimate_reliability(draw(between=0.0, within=0.2), common_seeds=True)
     assert estimate is not None
