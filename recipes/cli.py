@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   tutelage import rank_iter0.json --run runs/released   a result file as SEAL released it becomes a run folder
   tutelage export runs/mine --best-of 1 --out best.jsonl        prompt/completion rows for TRL
   tutelage expand iter0_train.json --out sequences.jsonl        what a student would train on
+  tutelage expand challenges.json --directives '{"use_size_augmentations": true}' --count   training tasks that ARC's tasks make
   tutelage grade answers.jsonl --grader lexical --out graded.jsonl
   tutelage schema reward_request                        the protocol as JSON Schema
 
@@ -77,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_disk_full(error):
             raise
         print(f"tutelage: the disk is full ({error}); make room, and the same command goes on from what is journaled", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads what we print has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         if seat.rank == 0:

@@ -1,13 +1,17 @@
 """The commands that read a file or a run folder and write another: import, export, expand, grade."""
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from protocol.errors import InvalidInput
+from protocol.errors import InvalidInput, MalformedEdit
 from recipes.config import load_judge
 from recipes.domains import DOMAINS
+from recipes.domains.directives import read_chosen
+from recipes.domains.few_shot import FewShot
+from recipes.domains.settings import GridSettings
 from recipes.graders import check_grader, open_grader
 from recipes.inputs import check_judge_model, choose_style
 from recipes.reliability import describe_reliability
@@ -25,10 +29,15 @@ def add_file_commands(commands: Any) -> None:
     export.add_argument("--best-of", type=int, metavar="N", help="keep the N best of each context and stage by mean reward; all without it")
     export.add_argument("--stage", default="", metavar="TEXT", help="only of stages that begin so; without it, all but held-out ones")
     export.add_argument("--out", type=Path, required=True, metavar="FILE")
-    expand = commands.add_parser("expand", help="write the training sequences of every completion in a file")
-    expand.add_argument("file", type=Path, help="contexts with completions, such as iter0_train.json")
+    expand = commands.add_parser("expand", help="write the training sequences of every completion, or of ARC's tasks")
+    expand.add_argument("file", type=Path, help="contexts with completions, such as iter0_train.json; or ARC's challenges")
     expand.add_argument("--style", default="", help="the prompt style they answer; a text itself shows how it is split")
-    expand.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
+    what = "for ARC's tasks: groups of augmentations as JSON, such as '{\"use_basic_augmentations\": true}', or a whole self-edit"
+    expand.add_argument("--directives", metavar="JSON", help=what)
+    expand.add_argument("--notation", choices=("arrays", "cells"), default="arrays", help="how grids are written, with --directives")
+    expand.add_argument("--seed", type=int, default=0, help="of what is drawn by lot, with --directives")
+    expand.add_argument("--count", action="store_true", help="with --directives: print how many training tasks there are, as JSON by task")
+    expand.add_argument("--out", type=Path, metavar="FILE.jsonl", help="where the sequences go; not needed with --count")
     grade = commands.add_parser("grade", help="grade rows of question, gold and answer")
     grade.add_argument("file", type=Path, help="JSONL; gold is a text or a list of texts")
     grade.add_argument("--grader", required=True, help="such as exact_match, contained, lexical or judge")
@@ -64,10 +73,35 @@ def export_folder(options: argparse.Namespace) -> str:
 def expand_completions(options: argparse.Namespace) -> str:
     from recipes.exports import expand_file
 
+    if options.directives is not None:
+        return expand_tasks(options)
+    if options.count or options.out is None:
+        raise InvalidInput("--count is for ARC's tasks; give --directives with it" if options.count else "--out is missing; give a file")
     domain = DOMAINS["knowledge"]
     choose_style(options.style, domain, "--style")
     rows, malformed = expand_file(options.file, options.out, domain)
     return f"{rows} rows: {options.out}" + (f"; {malformed} completions are no self-edits and have no sequences" if malformed else "")
+
+
+def expand_tasks(options: argparse.Namespace) -> str:
+    from recipes.exports import write_jsonl
+
+    if options.seed < 0:
+        raise InvalidInput(f"--seed is {options.seed}; it must not be negative")
+    domain = FewShot(GridSettings(notation=options.notation))
+    try:
+        edit = read_chosen(options.directives)
+    except MalformedEdit as error:
+        raise InvalidInput(f"--directives: {error}") from error
+    tasks, _ = domain.load(str(options.file), "", None)
+    if options.count:
+        return json.dumps({task.title: domain.count(task, edit, options.seed) for task in tasks}, indent=1)
+    if options.out is None:
+        raise InvalidInput("--out is missing; give a file, or --count")
+    expanded = [(task, domain.expand(task, edit, options.seed)) for task in tasks]
+    rows = [{"task": task.title, "prompt": e.prompt, "completion": e.completion} for task, examples in expanded for e in examples]
+    write_jsonl(options.out, rows)
+    return f"{len(rows)} rows: {options.out}"
 
 
 def grade_rows(options: argparse.Namespace) -> str:

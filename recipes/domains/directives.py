@@ -112,6 +112,22 @@ def read_directives(text: str) -> SelfEdit:
     raise MalformedEdit(f"{reason}; directives are one object with data_generation and training")
 
 
+def read_chosen(text: str) -> SelfEdit:
+    """Directives as a user gives them: a whole self-edit, or groups of augmentations alone; what is left out is false.
+
+    Raises:
+        MalformedEdit: As for `read_directives`.
+    """
+    found = next(_objects(text), None)
+    if not isinstance(found, dict) or found.keys() & Directives.model_fields.keys():
+        return read_directives(text)
+    try:
+        chosen = DataGeneration.model_validate(dict.fromkeys(DataGeneration.model_fields, False) | found)
+    except ValidationError as error:
+        raise MalformedEdit(describe_error(error)) from error
+    return SelfEdit(directives=chosen.model_dump())
+
+
 def find_directives(path: Path, contexts: Sequence[Context], count: int, key: str) -> dict[str, list[tuple[str, str]]]:
     """What a file says about tasks: one JSON object of directives for all of them, or rows of `SHAPE`, by the tasks' names.
 
@@ -140,7 +156,9 @@ def find_directives(path: Path, contexts: Sequence[Context], count: int, key: st
 
 def describe_error(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    value = f", not {problem['input']!r:.80}" if problem["type"] not in ("missing", "extra_forbidden") else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{'.'.join(map(str, problem['loc']))} is no key of directives; leave it out"
+    value = f", not {problem['input']!r:.80}" if problem["type"] != "missing" else ""
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}{value}"
 
 

@@ -16,7 +16,7 @@ from protocol.messages import Context, Example, Outcome, Outcomes, SelfEdit
 from recipes.domains.arc_files import load_tasks
 from recipes.domains.augmentations import VIEWS, Augmentations
 from recipes.domains.directives import REQUEST, DataGeneration, find_directives, read_directives
-from recipes.domains.expansion import make_tasks
+from recipes.domains.expansion import count_tasks, make_tasks
 from recipes.domains.grid_pictures import TaskPicture
 from recipes.domains.grids import Grid, from_text, read_answer, to_text, write_output, write_task
 from recipes.domains.settings import GridSettings
@@ -93,6 +93,10 @@ class FewShot:
             Example(prompt=write_task(task.demonstrations, task.test[0], notation), completion=write_output(task.test[1], notation))
             for task in tasks
         ]
+
+    def count(self, context: Context, edit: SelfEdit, seed: int) -> dict[str, int]:
+        """How many tasks a self-edit makes before colours and examples are permuted, by how many examples are left out."""
+        return count_tasks(_demonstrations(context), _chosen(edit), seed, self.settings.max_side)
 
     def ask(self, context: Context, in_view: bool = False) -> Sequence[str]:
         """Each test in as many views as there are votes."""

@@ -105,5 +105,5 @@ class DirectivesCurriculum:
         """How directives begin: what of them is no choice."""
         rng = random.Random(self._settings.seed + 1)
         prompts = [draw_document(rng)[0][0] for _ in range(16)]
-        opening = draw_directives(rng).partition(":")[0]
-        return {"opening": [(prompt, opening) for prompt in prompts]}
+        opening, chosen, _ = draw_directives(rng).partition('"use_basic_augmentations":')
+        return {"opening": [(prompt, opening + chosen) for prompt in prompts]}
