@@ -74,13 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         who = f"process {seat.rank}: " if seat.rank else ""
         print(f"tutelage: {who}{error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever reads what we print has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, RuntimeError, SafetensorError) as error:
         if not is_disk_full(error):
             raise
         print(f"tutelage: the disk is full ({error}); make room, and the same command goes on from what is journaled", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever reads what we print has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         if seat.rank == 0:
