@@ -5,20 +5,26 @@ Works on contexts without questions too: then there is no accuracy to report, on
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from protocol.errors import InnerLoopFailed
 from protocol.exchange import Exchange
 from protocol.journal import Journal, RoundRecord
-from protocol.messages import Context, Lesson, Reward, Task, VersionCard
+from protocol.messages import Change, Context, Lesson, Reward, Task, VersionCard
 from recipes.candidates import make_request, read_edit
 from recipes.domains import RecipeDomain
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.pictures import save_pictures
 from recipes.run_folder import RunFolder
 from recipes.settings import AdaptStudent
 from recipes.stages import commit, open_student, place_grader, score, write_candidates
 from recipes.statistics import difference, summarize
 from recipes.team import Team
 from recipes.terminal import console
+
+Made = tuple[VersionCard, Sequence[Lesson]]
+"""A lasting update and what was learned in it."""
+WHEN: Final = ("before", "after")
 
 
 def run(settings: AdaptStudent, team: Team) -> Path:
@@ -42,17 +48,41 @@ def run(settings: AdaptStudent, team: Team) -> Path:
         ) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
-            card = commit(exchange, task, lessons, [settings.seed], journal)
-            version = report_version(card, lessons, domain)
+            made, failed = [], {}
+            for title, learned in group_lessons(lessons, settings.passages):
+                try:
+                    made.append((commit(exchange, task, learned, [settings.seed], journal, title), learned))
+                except InnerLoopFailed as error:
+                    if settings.passages == "together":
+                        raise
+                    failed[title] = str(error)
+                    console.print(f"{title}: no lasting update: {error}")
+            if not made:
+                raise InnerLoopFailed("no context has a lasting update; try another teacher")
+            versions = report_versions(made, domain)
             report = folder.write_report(
                 {
                     "base": exchange.describe().model_dump(),
                     "malformed": sum(record.malformed is not None for record in records),
-                    **version,
+                    "failed": failed,
+                    **versions,
                 }
             )
-    console.print(describe_version(version) + f"\nreport: {report}")
+        shown = [pair for card, learned in made for pair in by_context(card, learned)][: settings.pictures]
+        told = [{"before": [o.answer for o in change.base], "after": [o.answer for o in change.adapted[0]]} for _, change in shown]
+        save_pictures(domain, [context for context, _ in shown], told, folder.path / "pictures")
+    console.print(describe_versions(versions) + f"\nreport: {report}")
     return report
+
+
+def group_lessons(lessons: Sequence[Lesson], passages: str) -> list[tuple[str, list[Lesson]]]:
+    """What is learned in one adapter, with its title if there are several: all together, or each context's lessons."""
+    if passages == "together":
+        return [("", list(lessons))]
+    groups: dict[str, list[Lesson]] = {}
+    for lesson in lessons:
+        groups.setdefault(lesson.context.id, []).append(lesson)
+    return [(own[0].context.label, own) for own in groups.values()]
 
 
 def best_lessons(
@@ -69,12 +99,16 @@ def best_lessons(
     return [lesson for _, lesson in best.values()]
 
 
-def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: RecipeDomain) -> dict[str, Any]:
-    """The lasting student's part of a report: where it is, every answer before and after, and how many are right."""
+def report_versions(made: Sequence[Made], domain: RecipeDomain) -> dict[str, Any]:
+    """The lasting students' part of a report: where they are, every answer before and after, and how many are right."""
+    changes = [pair for card, lessons in made for pair in by_context(card, lessons)]
+    cards = [card.model_dump(exclude={"changes"}) for card, _ in made]
     report: dict[str, Any] = {
-        "version": card.model_dump(exclude={"changes"}),
+        **({"version": cards[0]} if len(cards) == 1 else {"versions": cards}),
         "answers": [
             {
+                "context": context.id,
+                "title": context.title,
                 "prompt": prompt,
                 "gold": question.answers,
                 "before": old.answer,
@@ -82,11 +116,13 @@ def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: RecipeD
                 "correct_before": old.correct,
                 "correct_after": new.correct,
             }
-            for context, change in _by_context(card, lessons)
-            for prompt, question, old, new in zip(domain.ask(context), context.questions, change.base, change.adapted[0], strict=True)
+            for context, change in changes
+            for prompt, question, old, new in zip(
+                first_prompts(domain, context), context.questions, change.base, change.adapted[0], strict=True
+            )
         ],
     }
-    graded = [(context, change) for context, change in _by_context(card, lessons) if change.is_graded]
+    graded = [(context, change) for context, change in changes if change.is_graded]
     if graded:
         before, after = [change.base_accuracy for _, change in graded], [change.adapted_accuracy for _, change in graded]
         groups = [context.group for context, _ in graded]
@@ -94,20 +130,26 @@ def report_version(card: VersionCard, lessons: Sequence[Lesson], domain: RecipeD
         report["scores"] = {"before": summarize(before, groups), "after": summarize(after, groups)}
         report["gain"] = difference(after, before, groups)
         golds = [row["gold"] for row in rows]
-        report["metrics"] = {when: dict(domain.measure([row[when] for row in rows], golds)) for when in ("before", "after")}
+        report["metrics"] = {when: dict(domain.measure([row[when] for row in rows], golds)) for when in WHEN}
     return report
 
 
-def _by_context(card: VersionCard, lessons: Sequence[Lesson]) -> list[tuple[Context, Any]]:
+def first_prompts(domain: RecipeDomain, context: Context) -> Sequence[str]:
+    """What is asked for each question; the first, where several answers vote."""
+    prompts = domain.ask(context)
+    return prompts[:: max(1, len(prompts) // max(1, len(context.questions)))]
+
+
+def by_context(card: VersionCard, lessons: Sequence[Lesson]) -> list[tuple[Context, Change]]:
     """Contexts with their change, each once even if it was learned from several self-edits."""
     found = {lesson.context.id: (lesson.context, change) for lesson, change in zip(lessons, card.changes, strict=True)}
     return list(found.values())
 
 
-def describe_version(report: dict[str, Any]) -> str:
-    """What the user is told of a lasting update."""
-    version = report["version"]
-    told = f"lasting student: {version['path']} ({version['trained_tokens']} tokens, {version['seconds']:.1f} s)"
+def describe_versions(report: dict[str, Any]) -> str:
+    """What the user is told of lasting updates."""
+    versions = report.get("versions") or [report["version"]]
+    told = "\n".join(f"lasting student: {v['path']} ({v['trained_tokens']} tokens, {v['seconds']:.1f} s)" for v in versions)
     if "scores" in report:
         before, after = report["scores"]["before"], report["scores"]["after"]
         told += f"\nanswers right: {before['mean']:.1%} before, {after['mean']:.1%} after, on {after['n']} contexts"

@@ -100,7 +100,8 @@ def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:
     check_student(settings.student, "student", fetch=fetch)
     written = len(contexts) * settings.candidates
     loops = written * settings.repeats if settings.use == "best" else 0
-    return f"{written} self-edits on {len(contexts)} contexts, {loops} inner loops, one lasting update"
+    updates = "one lasting update" if settings.passages == "together" else f"{len(contexts)} lasting updates"
+    return f"{written} self-edits on {len(contexts)} contexts, {loops} inner loops, {updates}"
 
 
 def _check_compare(settings: Compare, fetch: bool) -> str:

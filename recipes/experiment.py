@@ -11,7 +11,7 @@ from protocol.errors import InnerLoopFailed
 from protocol.exchange import Exchange
 from protocol.journal import Journal
 from protocol.messages import Lesson, Update
-from recipes.adapt_student import describe_version, report_version
+from recipes.adapt_student import describe_versions, report_versions
 from recipes.comparison import describe, report_student, table
 from recipes.conditions import Edits, HeldOut, Tried, tell_answers, try_conditions, write_edits, write_paraphrases
 from recipes.constants import choose_constant
@@ -120,6 +120,6 @@ def keep_for_good(exchange: Exchange, held_out: HeldOut, edits: Edits, settings:
     except InnerLoopFailed as error:
         console.print(f"no lasting update: {error}")
         return {"failed": str(error)}
-    version = report_version(card, lessons, held_out.domain)
-    console.print(describe_version(version))
+    version = report_versions([(card, lessons)], held_out.domain)
+    console.print(describe_versions(version))
     return version

@@ -117,14 +117,18 @@ class AdaptStudent(RecipeSettings):
     """Adapt a student with a frozen teacher; it ends in a PEFT folder or a merged model.
 
     Attributes:
+        passages: One adapter for all contexts `together`, or a `single` one for each.
         candidates: Self-edits sampled per context.
         use: `all` of them, or the `best` by reward. The best is chosen on the contexts' own questions, so the accuracy
             reported for it is optimistic.
+        pictures: Of so many contexts, in domains that have pictures.
     """
 
     seed: int = 0
     candidates: int = 1
     use: Literal["all", "best"] = "all"
+    passages: Literal["single", "together"] = "together"
+    pictures: int = 6
     contexts: DataSettings = field(default_factory=DataSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     student: StudentSettings = field(default_factory=StudentSettings)

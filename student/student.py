@@ -223,7 +223,7 @@ class Student:
         examples = [e for lesson in request.lessons for e in domain.expand(lesson.context, lesson.edit, request.seed)]
         updates = {lesson.edit.update for lesson in request.lessons}
         if len(updates) > 1:
-            raise InnerLoopFailed(f"the lessons ask for {len(updates)} different updates; commit them one by one")
+            raise InnerLoopFailed(f"the lessons ask for {len(updates)} different updates; commit them one by one (passages=single)")
         plan = make_plan(updates.pop(), self._settings)
         path = self._folder / f"version-{measurement_key(self._card, request)[:8]}"
         loop = prepare(base, examples, plan, request.seed, lessons=len(request.lessons))

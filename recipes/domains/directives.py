@@ -93,22 +93,23 @@ class Directives(Message):
 
 
 def read_directives(text: str) -> SelfEdit:
-    """The first JSON object in a candidate. Text around it is passed over; inside it everything must be right.
+    """The first JSON object in a candidate that has one of the keys. Text around it is passed over; inside everything must be right.
 
     Raises:
         MalformedEdit: Names the key, the value and what is allowed.
     """
     if len(text) > MAX_CHARACTERS:
         raise MalformedEdit(f"the candidate has {len(text)} characters, more than {MAX_CHARACTERS}; directives are one small JSON object")
-    reason = "the candidate holds no JSON object"
+    reasons = []
     for found in _objects(text):
         if isinstance(found, str):
-            reason = found
-            continue
-        try:
-            return Directives.model_validate(found).to_edit()
-        except ValidationError as error:
-            raise MalformedEdit(describe_error(error)) from error
+            reasons.append(found)
+        elif found.keys() & Directives.model_fields.keys():
+            try:
+                return Directives.model_validate(found).to_edit()
+            except ValidationError as error:
+                raise MalformedEdit(describe_error(error)) from error
+    reason = reasons[0] if reasons else "the candidate holds no such JSON object"
     raise MalformedEdit(f"{reason}; directives are one object with data_generation and training")
 
 
@@ -167,9 +168,10 @@ def _objects(text: str) -> Iterator[dict[str, Any] | str]:
     decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     start = text.find("{")
     while start >= 0:
+        end = start + 1
         try:
-            yield decoder.raw_decode(text, start)[0]
-            return
+            found, end = decoder.raw_decode(text, start)
+            yield found
         except json.JSONDecodeError as error:
             yield f"what begins with {text[start : start + 20]!r} is no JSON: {error.msg.lower()}"
         except RecursionError:
@@ -178,7 +180,7 @@ def _objects(text: str) -> Iterator[dict[str, Any] | str]:
         except ValueError as error:
             yield str(error)
             return
-        start = text.find("{", start + 1)
+        start = text.find("{", end)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

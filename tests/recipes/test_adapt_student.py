@@ -19,7 +19,7 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
-from recipes.adapt_student import best_lessons, report_version
+from recipes.adapt_student import best_lessons, report_versions
 from recipes.domains import DOMAINS
 from recipes.settings import AdaptStudent
 
@@ -85,5 +85,5 @@ def test_a_lasting_students_intervals_are_over_groups() -> None:
         seconds=0.0,
         trained_tokens=1,
     )
-    report = report_version(card, [lesson for context in contexts for lesson in lessons(context, ["x"])], DOMAINS["knowledge"])
+    report = report_versions([(card, [lesson for context in contexts for lesson in lessons(context, ["x"])])], DOMAINS["knowledge"])
     assert report["gain"] == report["scores"]["after"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "n": 2, "groups": 1}
