@@ -22,10 +22,14 @@ Notation = Literal["arrays", "cells"]
 
 MAX_SIDE: Final = 30
 COLOURS: Final = 10
+UNREADABLE: Final = "no grid"
+"""What is told of an answer that is none."""
 
-CELL_WORD = re.compile(r"([io])(\d)r(\d+)c(\d+)")
-SIZE_WORD = re.compile(r"(\d+)x(\d+)")
-_ARRAY = re.compile(r"\[\s*(\[[\d\s,]+\]\s*,?\s*)+\]")
+CELL_WORD = re.compile(r"([io])([0-9])r([0-9]{1,2})c([0-9]{1,2})")
+SIZE_WORD = re.compile(r"([0-9]{1,2})x([0-9]{1,2})")
+_ROW = r"\[([0-9\s,]+)\]"
+_ARRAY = re.compile(rf"\[\s*{_ROW}(?:[\s,]*{_ROW})*[\s,]*\]")
+"""Between rows there is one way to match: many of them without an end are given up at once."""
 
 
 def read_grid(rows: Any, place: str) -> Grid:
@@ -80,23 +84,23 @@ def _read_array(text: str) -> Grid | None:
     found = _ARRAY.search(text)
     if found is None:
         return None
-    rows = [re.findall(r"\d+", row) for row in re.findall(r"\[([\d\s,]+)\]", found.group())]
+    rows = [re.findall("[0-9]+", row) for row in re.findall(_ROW, found.group())]
     if any(len(row) != len(rows[0]) or any(len(cell) > 1 for cell in row) for row in rows):
         return None
     return from_text("\n".join("".join(row) for row in rows))
 
 
 def _read_cells(text: str) -> Grid | None:
-    """Strict: the size, then every cell in its place."""
+    """Strict: the size, then every cell in its place. What follows the last is passed over: a model may go on with another task."""
     words = text.split()
     size = SIZE_WORD.fullmatch(words[0]) if words else None
     if size is None:
         return None
     height, width = (int(number) for number in size.groups())
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE) or len(words) != 1 + height * width:
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE) or len(words) < 1 + height * width:
         return None
     colours = []
-    for index, word in enumerate(words[1:]):
+    for index, word in enumerate(words[1 : 1 + height * width]):
         cell = CELL_WORD.fullmatch(word)
         if cell is None or cell.group(1) != "o" or (int(cell.group(3)), int(cell.group(4))) != divmod(index, width):
             return None
