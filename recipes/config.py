@@ -21,8 +21,9 @@ _AT_LEAST_ONE = (
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
-    "row_tokens questions answer_tokens timed_steps"
+    "row_tokens questions answer_tokens timed_steps attempts votes max_side max_sequences"
 ).split()
+_AT_MOST = {"attempts": 2, "votes": 8, "max_side": 30}
 _ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
 
 
@@ -166,6 +167,8 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
                     _check_values(entry, place, f"{key}.{name}.")
         if item.name in _AT_LEAST_ONE and value is not None and value < 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be at least 1")
+        if item.name in _AT_MOST and value > _AT_MOST[item.name]:
+            raise InvalidInput(f"{place}: {key} is {value}; it must be at most {_AT_MOST[item.name]}")
         if item.name in _ABOVE_ZERO and not 0 < value < float("inf"):
             raise InvalidInput(f"{place}: {key} is {value}; it must be above 0")
         if item.name in ("seed", "closed_book_weight", "lasting", "compared", "pictures", "warmup_steps") and value < 0:
@@ -180,5 +183,7 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in (0, 1]")
         if item.name == "dropout" and not 0 <= value < 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in [0, 1)")
+        if item.name == "attempts" and value > max(1, settings.votes):
+            raise InvalidInput(f"{place}: {key} is {value}, but {prefix}votes is 1, and one vote names one grid; set {prefix}votes=8")
         if item.name == "rank" and value > getattr(settings, "max_rank", value):
             raise InvalidInput(f"{place}: {key} is {value}, above {prefix}max_rank, which is {settings.max_rank}")

@@ -18,7 +18,7 @@ from recipes.domains.augmentations import VIEWS, Augmentations
 from recipes.domains.directives import REQUEST, DataGeneration, find_directives, read_directives
 from recipes.domains.expansion import count_tasks, make_tasks
 from recipes.domains.grid_pictures import TaskPicture
-from recipes.domains.grids import Grid, from_text, read_answer, to_text, write_output, write_task
+from recipes.domains.grids import UNREADABLE, Grid, from_text, read_answer, to_text, write_output, write_task
 from recipes.domains.settings import GridSettings
 
 
@@ -120,11 +120,11 @@ class FewShot:
     def vote(self, answers: Sequence[str]) -> list[str]:
         """The attempts at one test: of the grids answered in several views, turned back, the most frequent; ties keep the earlier.
 
-        Where no answer is a grid, the first as it is.
+        Where no answer is a grid, the beginning of the first, marked so that nobody takes it for one.
         """
         grids = [(view, read_answer(answer, self.settings.notation)) for view, answer in zip(VIEWS, answers, strict=False)]
         counted = Counter(to_text(view.undo(grid)) for view, grid in grids if grid is not None)
-        return [text for text, _ in counted.most_common(self.settings.attempts)] or [answers[0]]
+        return [text for text, _ in counted.most_common(self.settings.attempts)] or [f"{UNREADABLE}: {answers[0]:.2000}"]
 
     def value(self, base: Outcomes, adapted: Outcomes) -> float:
         """1 if every test is solved, 0 otherwise."""

@@ -11,14 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from protocol.messages import Context
-from recipes.domains.grids import Grid, from_text
+from recipes.domains.grids import UNREADABLE, Grid, from_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PALETTE: Final = ("#000000", "#0074D9", "#FF4136", "#2ECC40", "#FFDC00", "#AAAAAA", "#F012BE", "#FF851B", "#7FDBFF", "#870C25")
 """Colours 0 to 9, as ARC's own pages show them."""
-UNREADABLE: Final = "no grid"
 _SHOWN_DEMONSTRATIONS: Final = 5
 
 Panel = tuple[str, Grid | None]
@@ -30,7 +29,7 @@ class TaskPicture:
     """Implements `recipes.domains.Picture`.
 
     Attributes:
-        answers: By condition, one for each question; of several attempts the first is shown.
+        answers: By condition, one for each question; of several attempts a right one is shown, or the first.
     """
 
     context: Context
@@ -46,9 +45,10 @@ class TaskPicture:
         for number, question in enumerate(self.context.questions):
             tested: list[Panel] = [("test", from_text(question.text))]
             for condition, answers in self.answers.items():
-                right = answers[number] in question.answers if question.answers else None
-                mark = {True: " (right)", False: " (wrong)", None: ""}[right]
-                tested.append((condition.replace("_", " ") + mark, from_text(answers[number].split("\n\n")[0])))
+                attempts = answers[number].split("\n\n")
+                right = next((attempt for attempt in attempts if attempt in question.answers), None)
+                mark = "" if not question.answers else " (wrong)" if right is None else " (right)"
+                tested.append((condition.replace("_", " ") + mark, from_text(right or attempts[0])))
             rows.append([*tested, *(("solution", from_text(answer)) for answer in question.answers[:1])])
         return rows
 
@@ -59,7 +59,7 @@ class TaskPicture:
         rows = self.rows()
         columns = max(map(len, rows))
         figure = Figure(figsize=(1.7 * columns, 1.9 * len(rows)), layout="constrained")
-        figure.suptitle(self.context.title)
+        figure.suptitle(self.context.title, parse_math=False)
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for own, row in zip(axes, rows, strict=True):
             for axis, panel in zip(own, [*row, *[None] * (columns - len(row))], strict=True):
@@ -83,7 +83,7 @@ def _draw(axis: "Axes", panel: Panel | None) -> None:
     if panel is None:
         return
     heading, grid = panel
-    axis.set_title(heading, fontsize=7)
+    axis.set_title(heading, fontsize=7, parse_math=False)
     if grid is None:
         axis.text(0.5, 0.5, UNREADABLE, ha="center", va="center", fontsize=7)
         return
