@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from protocol.errors import InvalidInput
 from protocol.messages import Context, Demonstration, Question
 from recipes.domains.grids import read_grid, to_text
-from recipes.domains.knowledge_files import read_json
+from recipes.domains.knowledge_files import clean, read_json
 
 SHAPE: Final = '{"train": [{"input": grid, "output": grid}], "test": [{"input": grid}]}'
 
@@ -26,7 +28,8 @@ def load_tasks(source: str) -> list[Context]:
     if not path.exists():
         raise InvalidInput(f"data source {source!r} does not exist; give ARC's file of challenges, or a folder with a file for each task")
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    tasks = [task for file in files for task in _load_file(file)]
+    solutions = {_solutions_of(file) for file in files}
+    tasks = [task for file in files if file not in solutions for task in _load_file(file)]
     if not tasks:
         raise InvalidInput(f"{path} holds no tasks; each is {SHAPE}")
     return tasks
@@ -38,8 +41,8 @@ def _load_file(path: Path) -> list[Context]:
         raise InvalidInput(f"{path} holds a {type(content).__name__}; it must be an object of tasks by name, or one task: {SHAPE}")
     if "train" in content or "test" in content:
         return [read_task(path.stem, content, None, str(path))]
-    beside = path.with_name(path.name.replace("challenges", "solutions"))
-    solutions = read_json(beside) if beside != path and beside.exists() else None
+    beside = _solutions_of(path)
+    solutions = read_json(beside) if beside is not None and beside.exists() else None
     if solutions is not None and not isinstance(solutions, dict):
         raise InvalidInput(f"{beside} holds a {type(solutions).__name__}; it must be an object of solutions by task")
     tasks = []
@@ -50,17 +53,22 @@ def _load_file(path: Path) -> list[Context]:
     return tasks
 
 
+def _solutions_of(path: Path) -> Path | None:
+    """Where the solutions of a file of challenges would be."""
+    return path.with_name(path.name.replace("challenges", "solutions")) if "challenges" in path.name else None
+
+
 def read_task(name: str, task: Any, solutions: Any, place: str) -> Context:
     """One task. `solutions` are grids, one for each test; None takes what outputs the tests have themselves."""
     pairs, tests = (task.get("train"), task.get("test")) if isinstance(task, dict) else (None, None)
     if not isinstance(pairs, list) or not isinstance(tests, list) or not all(isinstance(pair, dict) for pair in pairs + tests):
         raise InvalidInput(f"{place} is no task; it must be {SHAPE}")
     if len(pairs) < 2:
-        raise InvalidInput(f"{place} has {len(pairs)} demonstration; to learn from them by leaving one out takes 2, so leave the task out")
+        raise InvalidInput(f"{place} has too few demonstrations, {len(pairs)}; learning by leaving one out takes 2, so leave the task out")
     if not tests:
         raise InvalidInput(f"{place} has no test; give at least one input")
     if solutions is not None and (not isinstance(solutions, list) or len(solutions) != len(tests)):
-        raise InvalidInput(f"{place} has {len(tests)} tests, but its solutions are not a list of as many grids")
+        raise InvalidInput(f"{place}: its solutions are not a list of as many grids as it has tests, {len(tests)}; make it so")
     demonstrations = tuple(
         Demonstration(input=_side(pair, "input", f"{place}, train {n}"), output=_side(pair, "output", f"{place}, train {n}"))
         for n, pair in enumerate(pairs)
@@ -70,7 +78,11 @@ def read_task(name: str, task: Any, solutions: Any, place: str) -> Context:
         solution = test.get("output") if solutions is None else solutions[n]
         answers = () if solution is None else (to_text(read_grid(solution, f"{place}, solution {n}")),)
         questions.append(Question(text=_side(test, "input", f"{place}, test {n}"), answers=answers))
-    return Context(title=name, demonstrations=demonstrations, questions=tuple(questions))
+    try:
+        return Context(title=clean(name), demonstrations=demonstrations, questions=tuple(questions))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InvalidInput(f"{place:.200}: {problem['loc'][0]}: {problem['msg']}; make them fewer, or the name shorter") from error
 
 
 def _side(pair: Mapping[str, Any], side: str, place: str) -> str:
