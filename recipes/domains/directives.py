@@ -139,6 +139,10 @@ def find_directives(path: Path, contexts: Sequence[Context], count: int, key: st
         raise InvalidInput(f"{key} is {str(path)!r}, which is no file; give a JSON object of directives, or a .jsonl with rows {SHAPE}")
     if path.suffix.lower() != ".jsonl":
         constant = json.dumps(read_json(path))
+        try:
+            read_directives(constant)
+        except MalformedEdit as error:
+            raise InvalidInput(f"{key} is {str(path)!r}, which is no self-edit for every task: {error}") from error
         return {context.id: [(constant, "")] * count for context in contexts}
     written: dict[str, list[str]] = {}
     for number, row in read_jsonl(path, SHAPE):
@@ -157,10 +161,11 @@ def find_directives(path: Path, contexts: Sequence[Context], count: int, key: st
 
 def describe_error(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
+    place = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"{'.'.join(map(str, problem['loc']))} is no key of directives; leave it out"
+        return f"{place:.80} is no key of directives; leave it out"
     value = f", not {problem['input']!r:.80}" if problem["type"] != "missing" else ""
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}{value}"
+    return f"{place:.80}: {problem['msg'].lower()}{value}"
 
 
 def _objects(text: str) -> Iterator[dict[str, Any] | str]:
@@ -187,7 +192,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for key, value in pairs:
         if key in known:
-            raise ValueError(f"key {key!r} stands there twice")
+            raise ValueError(f"key {key!r:.80} stands there twice")
         known[key] = value
     return known
 
