@@ -20,7 +20,7 @@ _SPLITS: Final = {"train": (TRAINING_FAMILIES, 1), "held_out": (HELD_OUT_FAMILIE
 
 
 def load_tiny_tasks(split: str, limit: int | None) -> list[Context]:
-    """The first `limit` tasks of a split, one of each family in turn; without a limit three of each. The title names the family."""
+    """The first `limit` tasks of a split, one of each family in turn; without a limit three of each. A family is a group."""
     if split not in _SPLITS:
         raise InvalidInput(f"the tiny grid world has no split {split!r}; use {' or '.join(_SPLITS)}")
     families, tests = _SPLITS[split]
@@ -35,6 +35,7 @@ def _make(family: str, number: int, tests: int) -> Context:
     shown = [(to_text(np.asarray(grid)), to_text(np.asarray(result))) for grid, result in pairs]
     return Context(
         title=f"{family} {number}",
+        group=family,
         demonstrations=tuple(Demonstration(input=grid, output=result) for grid, result in shown[:DEMONSTRATIONS]),
         questions=tuple(Question(text=grid, answers=(result,)) for grid, result in shown[DEMONSTRATIONS:]),
     )
