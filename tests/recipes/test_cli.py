@@ -147,3 +147,59 @@ def test_unknown_options_are_refused() -> None:
     done, _ = tutelage("run", "recipes/quickstart.yaml", "--fast")
     assert done.returncode == 2
     assert "unrecognized arguments: --fast" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("directives", "chosen"),
+    [
+        ('{"use_basic_augmentations": true, "use_repeat_augmentations": true}', "1001"),
+        (
+            '{"data_generation": {"use_basic_augmentations": false, "use_size_augmentations": true, "use_chain_augmentations": true, '
+            '"use_repeat_augmentations": false}, "training": {"strategy": "train_using_all_tokens", "learning_rate": 1e-4, '
+            '"num_train_epochs": 2}}',
+            "0110",
+        ),
+    ],
+)
+def test_training_tasks_are_counted_as_published(released: Path, directives: str, chosen: str) -> None:
+    arc = released / "arc"
+    done, _ = tutelage("expand", f"{arc}/arc-agi_training_challenges_filtered_1B_training_set.json", "--directives", directives, "--count")
+    assert done.returncode == 0, done.stderr
+    counted, expected = json.loads(done.stdout), json.loads((arc / "expected_counts.json").read_text())["tasks"]
+    assert len(counted) == 12
+    assert {task: counted[task] for task in expected} == {task: counts[chosen] for task, counts in expected.items()}
+
+
+CHALLENGES = '{"harp": {"train": [{"input": [[1]], "output": [[2]]}, {"input": [[3]], "output": [[4]]}], "test": [{"input": [[5]]}]}}'
+
+
+def test_training_sequences_are_written_for_every_task(tmp_path: Path) -> None:
+    (tmp_path / "challenges.json").write_text(CHALLENGES)
+    done, _ = tutelage(
+        "expand", f"{tmp_path}/challenges.json", "--directives", "{}", "--notation", "cells", "--out", f"{tmp_path}/new/rows.jsonl"
+    )
+    assert done.stdout == f"4 rows: {tmp_path}/new/rows.jsonl\n"
+    rows = [json.loads(line) for line in (tmp_path / "new" / "rows.jsonl").read_text().splitlines()]
+    assert {"task": "harp", "prompt": "in 1x1 i1r0c0 out 1x1 o2r0c0\nin 1x1 i3r0c0 out", "completion": " 1x1 o4r0c0"} in rows
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        (None, ["--directives", "{}", "--count"], "challenges.json' does not exist; give ARC's file of challenges"),
+        (CHALLENGES[:-1], ["--directives", "{}", "--count"], "challenges.json, line 1, column 119 is not JSON"),
+        (CHALLENGES, ["--directives", '{"use_magic": true}', "--count"], "--directives: use_magic is no key of directives; leave it out"),
+        (CHALLENGES, ["--directives", "{}"], "--out is missing; give a file, or --count"),
+        (CHALLENGES, ["--directives", "{}", "--seed", "-1", "--count"], "--seed is -1; it must not be negative"),
+        (CHALLENGES, ["--count"], "--count is for ARC's tasks; give --directives with it"),
+    ],
+)
+def test_wrong_input_to_expand_names_the_remedy(tmp_path: Path, content: str | None, words: list[str], message: str) -> None:
+    if content is not None:
+        (tmp_path / "challenges.json").write_text(content)
+    done, _ = tutelage("expand", f"{tmp_path}/challenges.json", *words)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
