@@ -53,16 +53,22 @@ def count_tasks(demonstrations: Demonstrations, chosen: Augmentations, seed: int
 
 
 def make_tasks(
-    demonstrations: Demonstrations, chosen: Augmentations, seed: int, max_sequences: int, max_side: int = MAX_SIDE
+    demonstrations: Demonstrations,
+    chosen: Augmentations,
+    seed: int,
+    max_sequences: int,
+    max_side: int = MAX_SIDE,
+    recolour: bool = False,
 ) -> list[TrainingTask]:
     """The tasks that a student trains on, each with a permuted copy, shuffled.
 
     Args:
         demonstrations: The solved examples of one task.
-        chosen: The groups of augmentations; without any, no colour is changed.
+        chosen: The groups of augmentations.
         seed: Equal seeds give equal lists.
         max_sequences: At most so many are returned; published are 250.
         max_side: A task with a grid of a longer side is left out.
+        recolour: Permute colours in the copies even if no group was chosen, which the published code does not.
 
     Returns:
         Distinct tasks; none if there is no demonstration, or none that fits. With two demonstrations some tasks have only a test, with
@@ -77,7 +83,7 @@ def make_tasks(
             TrainingTask(demonstrations=tuple(pairs[number] for number in others), test=pairs[test])
             for *others, test in _unite(rows, len(demonstrations), left_out)
         ]
-        copies = [_permute(task, draw, colours=bool(augmenters)) for task in united]
+        copies = [_permute(task, draw, colours=recolour or bool(augmenters)) for task in united]
         tasks += dict.fromkeys(copies + united)
     draw.shuffle(tasks)
     return tasks[:max_sequences]

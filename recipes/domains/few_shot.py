@@ -87,8 +87,9 @@ class FewShot:
         Raises:
             InnerLoopFailed: The directives, or the context's grids, are none.
         """
-        notation, settings = self.settings.notation, self.settings
-        tasks = make_tasks(_demonstrations(context), _chosen(edit), seed, settings.max_sequences, settings.max_side)
+        settings, notation = self.settings, self.settings.notation
+        limits = (settings.max_sequences, settings.max_side)
+        tasks = make_tasks(_demonstrations(context), _chosen(edit), seed, *limits, recolour=settings.always_recolour)
         return [
             Example(prompt=write_task(task.demonstrations, task.test[0], notation), completion=write_output(task.test[1], notation))
             for task in tasks

@@ -16,6 +16,7 @@ class GridSettings:
         votes: A student is asked in so many views of a task, of 8 by turns and mirror images, and the grids that it answers most often,
             each turned back, are its attempts. 1 asks once, as the task stands.
         max_side: Tasks with larger grids are left out, and so are augmentations that would be larger.
+        always_recolour: Half of the sequences have their colours permuted, even where a self-edit chooses no augmentation.
         max_sequences: A self-edit makes at most so many training sequences, drawn by lot.
     """
 
@@ -23,6 +24,7 @@ class GridSettings:
     attempts: int = 1
     votes: int = 1
     max_side: int = 30
+    always_recolour: bool = False
     max_sequences: int = 250
 
     def describe(self) -> str:

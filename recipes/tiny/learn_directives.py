@@ -1,7 +1,7 @@
 """What the tiny few-shot teacher is pretrained on: to answer the published request with directives, drawn from a broad prior.
 
 The prior was fixed before any reward was measured, and does not depend on the task: augmentations and strategy by the toss of a coin,
-learning rates from 1e-5 to 1e-1 and epochs from 1 to 16, each as likely as the other. So the untrained teacher knows how directives are
+learning rates from 1e-5 to 1e-1 and epochs from 1 to 8, each as likely as the other. So the untrained teacher knows how directives are
 written, and nothing of which are good.
 """
 
@@ -23,7 +23,7 @@ from recipes.tiny.encoding import Encoder, Probe, Segment, weighted_loss
 from recipes.tiny.grids import SEEN, make_task
 
 LEARNING_RATES: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-EPOCHS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
+EPOCHS: Final = (1, 2, 3, 4, 6, 8)
 STRATEGIES: Final = ("train_using_all_tokens", "train_using_output_tokens")
 CONTEXT_WEIGHT: Final = 0.02
 VOCABULARY: Final = 512
