@@ -104,7 +104,7 @@ def run(settings: Experiment, team: Team) -> Path:
         console.print(table(f"{name.replace('_', ' ')} ({part['student']['model']})", part))
         console.print("\n".join(describe(part)))
     path = trained.teacher.adapter or trained.teacher.model
-    console.print(f"\ntrained teacher: {path}\nreport: {report}\n{next_step(trained)}")
+    console.print(f"\ntrained teacher: {path}\nreport: {report}\n{next_step(trained, domain)}")
     return report
 
 

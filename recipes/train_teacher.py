@@ -18,6 +18,7 @@ from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, Journal, RoundRecord, SelectionRecord
 from protocol.messages import Context
 from recipes import terminal
+from recipes.domains import RecipeDomain
 from recipes.inputs import choose_style, choose_task, load_data, student_models, teacher_models
 from recipes.reliability import describe_reliability
 from recipes.run_folder import RunFolder
@@ -94,7 +95,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     for number, row in enumerate(told["mean_reward_by_round"], start=1):
         console.print(f"round {number}: mean reward {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], {row['n']} contexts")
     console.print(f"trained teacher: {told['teacher']['path']}\nreport: {report}")
-    console.print(next_step(trained))
+    console.print(next_step(trained, domain))
     return report
 
 
@@ -176,11 +177,11 @@ def finetune_on(
         )
 
 
-def next_step(trained: Trained) -> str:
+def next_step(trained: Trained, domain: RecipeDomain) -> str:
     """The command that uses a trained teacher."""
     teacher = trained.teacher
     adapter = f" teacher.adapter={teacher.adapter}" if teacher.adapter else ""
-    return f"next: tutelage run recipes/tiny/adapt_student.yaml teacher.model={teacher.model}{adapter} name=my-student"
+    return f"next: tutelage run {domain.adapt_recipe} teacher.model={teacher.model}{adapter} name=my-student"
 
 
 def contexts_of_round(contexts: Sequence[Context], number: int, outer: Outer) -> list[Context]:

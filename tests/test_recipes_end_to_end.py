@@ -66,7 +66,7 @@ def test_real_text_goes_through_training_adapting_and_comparing(released: Path, 
     assert main(["run", "recipes/tiny/adapt_student.yaml", *adapt, "name=adapt"]) == 0
     adapted = report(runs, "adapt")
     assert adapted["scores"]["after"]["n"] == 2
-    assert {"exact_match", "f1"} == set(adapted["squad"]["after"])
+    assert {"exact_match", "f1"} == set(adapted["metrics"]["after"])
     assert Path(adapted["version"]["path"], "adapter_config.json").exists()
 
     compare = [f"runs={runs}", f"contexts.source={source}", "contexts.limit=2", "name=compare"]

@@ -29,6 +29,11 @@ class Picture(Protocol):
 class RecipeDomain(Domain, Protocol):
     """What recipes ask of a domain beside that: its files, and how its answers are told."""
 
+    @property
+    def adapt_recipe(self) -> str:
+        """The recipe file that adapts a tiny student, which a user is pointed to."""
+        ...
+
     def load(self, source: str, split: str, limit: int | None) -> tuple[list[Context], dict[str, str]]:
         """Contexts of a source, and by context id self-edits known to be good where it has them.
 

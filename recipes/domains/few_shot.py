@@ -30,6 +30,7 @@ class FewShot:
     floor = 0.0
     default_grader = "verbatim"
     closed_book = False
+    adapt_recipe = "recipes/tiny/adapt_few_shot.yaml"
 
     def __init__(self, settings: GridSettings):
         self.settings = settings

@@ -29,6 +29,7 @@ class Knowledge:
     floor = -1.0
     default_grader = "contained"
     closed_book = True
+    adapt_recipe = "recipes/tiny/adapt_student.yaml"
     answer_tokens = 64
 
     def load(self, source: str, split: str, limit: int | None) -> tuple[list[Context], dict[str, str]]:
