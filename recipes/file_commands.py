@@ -62,10 +62,11 @@ def import_file(options: argparse.Namespace) -> str:
 
 def export_folder(options: argparse.Namespace) -> str:
     from recipes.exports import export_run
+    from recipes.run_folder import domain_of_run
 
     if options.best_of is not None and options.best_of < 1:
         raise InvalidInput(f"--best-of is {options.best_of}; it must be at least 1")
-    rows, unknown = export_run(options.run, options.what, options.best_of, options.stage, options.out, DOMAINS["knowledge"])
+    rows, unknown = export_run(options.run, options.what, options.best_of, options.stage, options.out, domain_of_run(options.run))
     left_out = f"; {unknown} are left out, since their prompts are not published ones" if unknown else ""
     return f"{rows} rows: {options.out}{left_out}"
 

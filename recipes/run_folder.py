@@ -11,12 +11,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from protocol.errors import InvalidInput
 from protocol.files import write_json, write_text
 from protocol.journal import Journal
 from protocol.messages import Context
 from recipes.config import to_yaml
+from recipes.domains import RecipeDomain, open_domain
+from recipes.domains.settings import GridSettings
 from recipes.inputs import identify, judge_models
 from recipes.settings import RecipeSettings
 from recipes.terminal import console
@@ -117,6 +121,23 @@ def read_contexts(folder: Path) -> dict[str, Context]:
     except ValueError as error:
         raise InvalidInput(f"{path} is not as a run wrote it ({str(error).splitlines()[0]}); restore the file") from error
     return {context.id: context for context in contexts}
+
+
+def domain_of_run(folder: Path) -> RecipeDomain:
+    """The domain of a run folder, with its settings; an imported one has no recipe, and passages.
+
+    Raises:
+        InvalidInput: Its recipe is not as a run wrote it.
+    """
+    path = folder / "recipe.yaml"
+    if not path.exists():
+        return open_domain("knowledge", GridSettings())
+    try:
+        recipe = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(recipe, dict)
+        return open_domain(str(recipe.get("domain", "knowledge")), GridSettings(**recipe.get("grids", {})))
+    except (YAMLError, OmegaConfBaseException, TypeError, AssertionError) as error:
+        raise InvalidInput(f"{path} is not as a run wrote it ({error}); restore the file") from error
 
 
 def check_run_folder(settings: RecipeSettings) -> None:

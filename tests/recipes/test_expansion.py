@@ -188,3 +188,10 @@ def test_the_demonstrations_stay_as_they_were() -> None:
     given = [pair("12/30", "45"), pair("67/08", "91")]
     make_tasks(given, EVERYTHING, 0, 250)
     assert [texts(example) for example in given] == ["12/30 45", "67/08 91"]
+
+
+def test_colours_change_without_augmentations_only_if_asked() -> None:
+    plain, recoloured = (lines(make_tasks([ONE, TWO, THREE], Augmentations(), 0, 250, recolour=recolour)) for recolour in (False, True))
+    assert "(1 2) (3 4) | 5 6" in plain and "(1 2) (3 4) | 5 6" in recoloured
+    assert all(set(line) <= set("123456 ()|") for line in plain)
+    assert any(set(line) & set("789") for line in recoloured)

@@ -35,3 +35,10 @@ def test_random_selection_depends_on_its_seed_alone() -> None:
     assert drawn == [tuple(keep_random(CANDIDATES, 1, seed, context_of=context_of)) for seed in range(20)]
     assert len(set(drawn)) > 1
     assert all({c[0] for c in pair} == {"a", "b"} for pair in drawn)
+
+
+def test_a_control_keeps_no_more_than_it_may() -> None:
+    kept = [keep_random(CANDIDATES, 5, seed, context_of=context_of, at_most=2) for seed in range(20)]
+    assert all(len(own) == 2 and own == [c for c in CANDIDATES if c in own] for own in kept)
+    assert {candidate for own in kept for candidate in own} == set(CANDIDATES)
+    assert keep_random(CANDIDATES, 5, 0, context_of=context_of, at_most=9) == CANDIDATES
