@@ -1,64 +1,31 @@
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from scripted import TASK, ScriptedStudent, refusal
 
 from protocol.exchange import InProcessExchange
 from protocol.journal import Journal
 from protocol.messages import (
     Change,
-    CommitRequest,
     Context,
     Lesson,
-    Limits,
     Outcome,
     Question,
     Refusal,
-    Reward,
     RewardRequest,
-    StudentCard,
-    Task,
     VersionCard,
-    measurement_key,
 )
 from recipes.adapt_student import best_lessons, describe_versions, group_lessons, report_versions
 from recipes.domains import DOMAINS
 from recipes.settings import AdaptStudent
 
-TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
-CARD = StudentCard(fingerprint="1" * 32, model="m", limits=Limits(), settings={}, domains={"knowledge": 1})
 ADA, BOB = (Context(title=name, passage="x", questions=(Question(text="?", answers=("y",)),)) for name in ("Ada", "Bob"))
 
 
-class Appraiser:
+def appraise(request: RewardRequest) -> float | Refusal:
     """Pays what the edit's text says, and refuses "no"."""
-
-    def describe(self) -> StudentCard:
-        return CARD
-
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
-        return ([self._appraise(request)] for request in requests)
-
-    def _appraise(self, request: RewardRequest) -> Reward | Refusal:
-        key, text = measurement_key(CARD, request), request.edit.examples[0].completion
-        if text == "no":
-            return Refusal(key=key, request=request.id, reason="no")
-        outcomes = (Outcome(answer="", correct=False),)
-        return Reward(
-            key=key,
-            request=request.id,
-            context=request.context.id,
-            edit=request.edit.id,
-            student=CARD.fingerprint,
-            value=float(text),
-            change=Change(base=outcomes, adapted=(outcomes,)),
-            gained=0,
-            lost=0,
-            seeds=request.seeds,
-            seconds=0.0,
-            trained_tokens=1,
-        )
-
-    def commit(self, request: CommitRequest) -> VersionCard:
-        raise NotImplementedError
+    text = request.edit.examples[0].completion
+    return refusal(request) if text == "no" else float(text)
 
 
 def lessons(context: Context, texts: Sequence[str]) -> Iterator[Lesson]:
@@ -68,7 +35,9 @@ def lessons(context: Context, texts: Sequence[str]) -> Iterator[Lesson]:
 
 def test_each_contexts_best_lesson_is_kept_and_ties_keep_the_earlier(tmp_path: Path) -> None:
     given = [*lessons(ADA, ["0.1", "0.7", "0.70"]), *lessons(BOB, ["no", "-0.5"])]
-    best = best_lessons(InProcessExchange(Appraiser()), TASK, given, AdaptStudent(), "adapt", Journal(tmp_path / "journal.jsonl"))
+    best = best_lessons(
+        InProcessExchange(ScriptedStudent(appraise)), TASK, given, AdaptStudent(), "adapt", Journal(tmp_path / "journal.jsonl")
+    )
     assert [(lesson.context.title, lesson.edit.examples[0].completion) for lesson in best] == [("Ada", "0.7"), ("Bob", "-0.5")]
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scripted import CARD, RIGHT, TASK, WRONG, reward
 
 from protocol.errors import InnerLoopFailed
 from protocol.exchange import InProcessExchange
@@ -13,15 +14,12 @@ from protocol.messages import (
     Change,
     CommitRequest,
     Context,
-    Limits,
-    Outcome,
     Question,
     Refusal,
     Reward,
     RewardRequest,
     SelfEdit,
     StudentCard,
-    Task,
     VersionCard,
     measurement_key,
 )
@@ -32,10 +30,7 @@ DOMAIN = DOMAINS["knowledge"]
 ADA = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
 BOB = Context(title="Bob", passage="Bob plays the lute.", questions=(Question(text="What does Bob play?", answers=("lute",)),))
 KNOWN = Context(title="Eve", questions=(Question(text="What does Eve play?", answers=("gong",)),))
-TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
-CARD = StudentCard(fingerprint="1" * 32, model="m", limits=Limits(), settings={}, domains={"knowledge": 1})
 BASELINES = ["passage_only", "matched_passage", "matched_paraphrase", "in_context", "other_context"]
-WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct=True),)
 
 
 class Pupil:
@@ -54,20 +49,8 @@ class Pupil:
 
     def _reward(self, request: RewardRequest) -> Reward:
         change = Change(base=WRONG, adapted=(RIGHT if request.edit.examples else WRONG,) * len(request.seeds))
-        return Reward(
-            key=measurement_key(CARD, request),
-            request=request.id,
-            context=request.context.id,
-            edit=request.edit.id,
-            student=CARD.fingerprint,
-            value=1.0,
-            change=change,
-            gained=change.gained,
-            lost=0,
-            seeds=request.seeds,
-            seconds=1.0,
-            trained_tokens=len(request.seeds) * sum(len(example.completion) for example in request.edit.examples),
-        )
+        trained_tokens = len(request.seeds) * sum(len(example.completion) for example in request.edit.examples)
+        return reward(request, change, 1.0, seconds=1.0, trained_tokens=trained_tokens)
 
     def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
         for request in requests:

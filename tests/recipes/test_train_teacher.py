@@ -1,22 +1,16 @@
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from scripted import RIGHT, TASK, WRONG, ScriptedStudent, refusal
 
 from protocol.exchange import InProcessExchange
 from protocol.journal import Journal
 from protocol.messages import (
     Change,
-    CommitRequest,
     Context,
-    Limits,
-    Outcome,
     Question,
     Refusal,
-    Reward,
     RewardRequest,
-    StudentCard,
-    Task,
-    VersionCard,
-    measurement_key,
 )
 from recipes.candidates import record_candidate
 from recipes.domains import DOMAINS
@@ -25,42 +19,11 @@ from recipes.settings import LoopSettings
 from recipes.train_teacher import Outer, Trained, select
 from teacher.settings import FinetuneSettings, TeacherSettings
 
-TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
-CARD = StudentCard(fingerprint="1" * 32, model="m", limits=Limits(), settings={}, domains={"knowledge": 1})
-WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct=True),)
 
-
-class Payer:
-    """Pays 1 for what speaks of the harp and 0 for the rest; cannot grade what speaks of the gong."""
-
-    def describe(self) -> StudentCard:
-        return CARD
-
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
-        return ([self._pay(request)] for request in requests)
-
-    def _pay(self, request: RewardRequest) -> Reward | Refusal:
-        text, key = request.edit.examples[0].completion, measurement_key(CARD, request)
-        if "gong" in text:
-            return Refusal(key=key, request=request.id, reason="no verdict", ungraded=True)
-        change = Change(base=WRONG, adapted=(RIGHT if "harp" in text else WRONG,))
-        return Reward(
-            key=key,
-            request=request.id,
-            context=request.context.id,
-            edit=request.edit.id,
-            student=CARD.fingerprint,
-            value=change.adapted_accuracy,
-            change=change,
-            gained=change.gained,
-            lost=0,
-            seeds=request.seeds,
-            seconds=0.0,
-            trained_tokens=1,
-        )
-
-    def commit(self, request: CommitRequest) -> VersionCard:
-        raise NotImplementedError
+def pay(request: RewardRequest) -> Change | Refusal:
+    """Right is what speaks of the harp; what speaks of the gong cannot be graded."""
+    text = request.edit.examples[0].completion
+    return refusal(request, ungraded=True) if "gong" in text else Change(base=WRONG, adapted=(RIGHT if "harp" in text else WRONG,))
 
 
 def report(groups: Sequence[str], folder: Path) -> tuple[tuple[str, ...], dict[str, object]]:
@@ -74,7 +37,7 @@ def report(groups: Sequence[str], folder: Path) -> tuple[tuple[str, ...], dict[s
     candidates = [record_candidate(domain, context, context.passage, "round-1", 0, 0, "") for context in contexts]
     outer = Outer(
         Scoring(domain, TASK, LoopSettings(), repeats=1, seed=0),
-        {"student": InProcessExchange(Payer())},
+        {"student": InProcessExchange(ScriptedStudent(pay))},
         TeacherSettings(),
         FinetuneSettings(),
         deepspeed=None,

@@ -1,0 +1,70 @@
+"""A student that does what a test tells it to, where only what comes of its answers matters."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from protocol.messages import (
+    Change,
+    CommitRequest,
+    Limits,
+    Outcome,
+    Refusal,
+    Reward,
+    RewardRequest,
+    StudentCard,
+    Task,
+    VersionCard,
+    measurement_key,
+)
+
+TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
+CARD = StudentCard(fingerprint="1" * 32, model="m", limits=Limits(), settings={}, domains={"knowledge": 1})
+WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct=True),)
+
+Pay = Callable[[RewardRequest], float | Change | Refusal]
+"""What a request is worth, or what it changed, whose accuracy is then its worth; or why it has no reward."""
+
+
+def refusal(request: RewardRequest, ungraded: bool = False) -> Refusal:
+    return Refusal(key=measurement_key(CARD, request), request=request.id, reason="no", ungraded=ungraded)
+
+
+def reward(request: RewardRequest, change: Change, value: float | None = None, **more: float) -> Reward:
+    return Reward(
+        key=measurement_key(CARD, request),
+        request=request.id,
+        context=request.context.id,
+        edit=request.edit.id,
+        student=CARD.fingerprint,
+        value=change.adapted_accuracy if value is None else value,
+        change=change,
+        gained=change.gained,
+        lost=change.lost,
+        seeds=request.seeds,
+        **{"seconds": 0.0, "trained_tokens": 1, **more},  # type: ignore[arg-type]
+    )
+
+
+class ScriptedStudent:
+    """Pays by a script, and remembers which requests were put together and what of them was known."""
+
+    def __init__(self, pay: Pay):
+        self._pay = pay
+        self.asked: list[tuple[list[RewardRequest], set[str]]] = []
+
+    def describe(self) -> StudentCard:
+        return CARD
+
+    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
+        self.asked.append((list(requests), set(known)))
+        return ([self._answer(request)] for request in requests if request.id not in known)
+
+    def _answer(self, request: RewardRequest) -> Reward | Refusal:
+        paid = self._pay(request)
+        if isinstance(paid, Refusal):
+            return paid
+        if isinstance(paid, Change):
+            return reward(request, paid)
+        return reward(request, Change(base=WRONG, adapted=(WRONG,)), paid)
+
+    def commit(self, request: CommitRequest) -> VersionCard:
+        raise NotImplementedError
