@@ -182,7 +182,7 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     _check_finetuning(settings, processes)
     domain, _ = choose_task(settings)
     choose_style(settings.teacher.style, domain)
-    load_data(domain, settings.train, "train", questions=True, fetch=fetch)
+    trained_on, _ = load_data(domain, settings.train, "train", questions=True, fetch=fetch)
     contexts, references = load_data(domain, settings.held_out, "held_out", questions=True, fetch=fetch)
     if settings.retention.source:
         load_data(domain, settings.retention, "retention", questions=True, fetch=fetch)
@@ -195,9 +195,14 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     if settings.new_student.model:
         check_student(settings.new_student, "new_student", fetch=fetch)
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
-    learned = 3 * settings.held_out_candidates + bool(references) + count_trained(settings.baselines, settings.held_out_candidates)
+    learned = 3 * settings.held_out_candidates + bool(references) + bool(settings.constants)
+    learned += count_trained(settings.baselines, settings.held_out_candidates)
     evaluation = (2 if settings.new_student.model else 1) * learned * len(contexts) * settings.held_out_repeats
-    return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher and {evaluation} to compare"
+    chosen = len(settings.constants) * len(trained_on) * settings.repeats
+    constants = f", {chosen} to choose a constant" if chosen else ""
+    return (
+        f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher{constants} and {evaluation} to compare"
+    )
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:

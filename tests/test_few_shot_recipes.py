@@ -28,7 +28,7 @@ def test_a_teacher_of_directives_is_trained_and_compared(tmp_path: Path, capsys:
     assert all(row["n"] == 3 for row in scores.values())
     assert scores["reference_edits"]["mean"] > scores["no_edit"]["mean"]
     constants = report["trained_teachers"]["seed-0"]["constants"]
-    assert len(constants) == 6
+    assert len(constants) == 4
     assert constants[0]["reward"] == max(constant["reward"] for constant in constants)
     records = list(read_records(tmp_path / "few_shot" / "journal.jsonl"))
     kept = {record.stage: len(record.kept) for record in records if isinstance(record, SelectionRecord)}
