@@ -1,8 +1,7 @@
 """What the tiny few-shot teacher is pretrained on: to answer the published request with directives, drawn from a broad prior.
 
-The prior was fixed before any reward was measured, and does not depend on the task: augmentations and strategy by the toss of a coin,
-learning rates from 1e-5 to 1e-1 and epochs from 1 to 8, each as likely as the other. So the untrained teacher knows how directives are
-written, and nothing of which are good.
+The prior does not depend on the task: augmentations and strategy by the toss of a coin, learning rates from 1e-5 to 1e-1 and epochs from 1
+to 8, each as likely as the other. So the untrained teacher knows how directives are written, and nothing of which are good.
 """
 
 import json
