@@ -415,4 +415,4 @@ def test_settings_out_of_range_name_the_key_and_the_remedy(overrides: list[str],
 def test_two_attempts_take_two_votes_or_more() -> None:
     settings = load_recipe(RECIPE, ["grids.attempts=2", "grids.votes=8", "grids.max_side=30"])
     told = open_domain(settings.domain, settings.grids).name
-    assert told == "few_shot(notation=cells, attempts=2, votes=8, max_sequences=12)"
+    assert told == "few_shot(notation=cells, attempts=2, votes=8, always_recolour=True, max_sequences=12)"

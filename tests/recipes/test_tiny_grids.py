@@ -2,11 +2,12 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from protocol.errors import InvalidInput
 from recipes.domains import DOMAINS
@@ -235,3 +236,11 @@ def test_a_finished_model_is_a_plain_one_with_the_same_logits() -> None:
     assert logits.shape == (3, 11, 762)
     assert logits.std() > 0.1
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_shipped_models_carry_these_tokenizers_and_are_small() -> None:
+    tiny = Path(learn_grids.__file__).parent
+    for folder, build in (("grids", learn_grids.build_tokenizer), ("directives", learn_directives.build_tokenizer)):
+        assert AutoTokenizer.from_pretrained(tiny / "models" / folder).get_vocab() == build().get_vocab()
+    shipped = [path for folder in ("models/grids", "models/directives", "trained_directives") for path in (tiny / folder).iterdir()]
+    assert sum(path.stat().st_size for path in shipped) <= 8_000_000

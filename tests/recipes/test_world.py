@@ -8,7 +8,7 @@ from recipes.domains.knowledge_text import question_prompt, teacher_prompt
 from recipes.tiny import world
 from recipes.tiny.learn_people import closed_book_document, passage_document
 from recipes.tiny.source import load_tiny
-from recipes.tiny.tokenizers import build_tokenizer
+from recipes.tiny.tokenizers import Split, build_tokenizer
 
 MODELS = Path(__file__).resolve().parents[2] / "recipes" / "tiny" / "models"
 
@@ -76,8 +76,9 @@ def test_the_two_tokenizers_differ_and_both_give_the_text_back() -> None:
 
 
 def test_the_shipped_models_carry_these_tokenizers_and_are_small() -> None:
-    for folder, split in (("seed_oss", "stem"), ("llama", "vowel"), ("olmo2", "vowel")):
+    splits: dict[str, Split] = {"seed_oss": "stem", "llama": "vowel", "olmo2": "vowel"}
+    for folder, split in splits.items():
         shipped = AutoTokenizer.from_pretrained(MODELS / folder)
         assert shipped.get_vocab() == build_tokenizer(split).get_vocab()
         assert shipped.tokenize(world.SPLITS["held_out"][0]) == build_tokenizer(split).tokenize(world.SPLITS["held_out"][0])
-    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) <= 10_500_000
+    assert sum(path.stat().st_size for folder in splits for path in (MODELS / folder).iterdir()) <= 10_500_000
