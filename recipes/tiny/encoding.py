@@ -5,12 +5,23 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 Segment = tuple[str, bool]
 """Text, and whether the model is to learn to write it (True) or mostly to read it (False)."""
 Probe = tuple[str, str]
 """A prompt and the answer it should get."""
+
+
+class PlainModel:
+    """The part of a curriculum whose model is trained and saved as it is."""
+
+    def build(self, architecture: PretrainedConfig) -> PreTrainedModel:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(architecture, attn_implementation="eager", dtype=torch.float32)
+        return model
+
+    def finish(self, model: PreTrainedModel) -> PreTrainedModel:
+        return model
 
 
 class Encoder:

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from protocol.messages import Context, Demonstration
 from recipes.domains import DOMAINS
 from recipes.domains.directives import DataGeneration
 from recipes.domains.grids import to_text
 from recipes.settings import Pretrain
-from recipes.tiny.encoding import Encoder, Probe, Segment, weighted_loss
+from recipes.tiny.encoding import Encoder, PlainModel, Probe, Segment, weighted_loss
 from recipes.tiny.grids import SEEN, make_task
 
 LEARNING_RATES: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -77,20 +77,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-class DirectivesCurriculum:
+class DirectivesCurriculum(PlainModel):
     """The curriculum; see `recipes.pretrain.Curriculum`."""
 
     def __init__(self, settings: Pretrain):
         self._settings = settings
         self.tokenizer = build_tokenizer()
         self.encoder = Encoder(self.tokenizer, CONTEXT_WEIGHT)
-
-    def build(self, architecture: PretrainedConfig) -> PreTrainedModel:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(architecture, attn_implementation="eager", dtype=torch.float32)
-        return model
-
-    def finish(self, model: PreTrainedModel) -> PreTrainedModel:
-        return model
 
     def steps(self) -> Iterator[dict[str, Any]]:
         rng = random.Random(self._settings.seed)

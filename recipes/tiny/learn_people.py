@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from recipes.domains.knowledge_text import question_prompt, teacher_prompt, training_sequence
 from recipes.settings import Pretrain
 from recipes.tiny import world
-from recipes.tiny.encoding import Encoder, Probe, Segment, weighted_loss
+from recipes.tiny.encoding import Encoder, PlainModel, Probe, Segment, weighted_loss
 from recipes.tiny.tokenizers import build_tokenizer
 
 CONTEXT_WEIGHT, VALUE_WEIGHT, NAME_WEIGHT = 0.15, 3.0, 2.0
@@ -65,7 +65,7 @@ def closed_book_document(rng: random.Random, facts: Sequence[world.Fact]) -> lis
     return [(question_prompt(world.TITLE, wording.format(n=fact.person)), False), (fact.value, True)]
 
 
-class People:
+class People(PlainModel):
     """The curriculum; see `recipes.pretrain.Curriculum`."""
 
     def __init__(self, settings: Pretrain):
@@ -73,13 +73,6 @@ class People:
         self.tokenizer = build_tokenizer(settings.split_names)
         values = [value for relation in world.RELATIONS.values() for value in relation.values]
         self.encoder = Encoder(self.tokenizer, CONTEXT_WEIGHT, {VALUE_WEIGHT: values, NAME_WEIGHT: world.FIRST + world.LAST})
-
-    def build(self, architecture: PretrainedConfig) -> PreTrainedModel:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(architecture, attn_implementation="eager", dtype=torch.float32)
-        return model
-
-    def finish(self, model: PreTrainedModel) -> PreTrainedModel:
-        return model
 
     def steps(self) -> Iterator[dict[str, Any]]:
         """Of documents with a passage, and closed-book documents."""
