@@ -206,5 +206,5 @@ def commit(
         card = exchange.commit(request)
     journal.append(CommitRecord(card=card))
     if stage:
-        terminal.console.print(f"{stage} · learned together: {len(lessons)} self-edits, {card.trained_tokens} tokens, {card.seconds:.0f} s")
+        terminal.console.print(f"{stage} · learned: {len(lessons)} self-edits, {card.trained_tokens} tokens, {card.seconds:.0f} s")
     return card
