@@ -97,13 +97,24 @@ def _compare(seat: Seat, store: Store, settings: RecipeSettings, seconds: float)
     store.set(f"hello-{seat.rank}", json.dumps(mine))
     if seat.rank > 0:
         store.set_timeout(timedelta(seconds=2 * seconds))
-        if store.get("verdict"):
+        verdict = store.get("verdict")
+        store.set(f"heard-{seat.rank}", "")
+        if verdict:
             sys.exit(InvalidInput.exit_code)
         return
     problem = _find_problem(seat, store, mine, seconds)
     store.set("verdict", problem)
     if problem:
+        _wait_until_heard(seat, store)
         raise InvalidInput(problem)
+
+
+def _wait_until_heard(seat: Seat, store: Store) -> None:
+    """The store ends with this process, so those who came must have read the verdict before."""
+    here = [rank for rank in range(1, seat.size) if store.check([f"hello-{rank}"])]
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline and not all(store.check([f"heard-{rank}"]) for rank in here):
+        time.sleep(0.05)
 
 
 def _find_problem(seat: Seat, store: Store, mine: Mapping[str, Any], seconds: float) -> str:
