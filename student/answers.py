@@ -7,8 +7,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from protocol.errors import InnerLoopFailed
+from protocol.prompts import tokenize
 from student.inner_loop import InnerLoop
-from student.prompts import tokenize
 from student.sft import is_out_of_memory, release_memory
 from student.stacked import Stack
 

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from protocol.errors import InvalidInput
-from student.prompts import check_chat_template
+from protocol.prompts import check_chat_template
 from student.settings import StudentSettings
 from student.sft import end_engine, settle_memory, spread_when_loaded
 
@@ -59,7 +59,7 @@ class FrozenBase:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if settings.chat:
-            check_chat_template(self.tokenizer, settings.model)
+            check_chat_template(self.tokenizer, settings.model, "student.chat")
         with spread_when_loaded(settings, self.device) as self.spread:
             base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 settings.model, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
+from protocol.prompts import tokenize
 from student.base import FrozenBase
-from student.prompts import tokenize
 from student.settings import StudentSettings
 
 IGNORED = -100

@@ -25,8 +25,8 @@ from trl.data_utils import common_prefix_length
 from protocol.errors import TutelageError
 from protocol.files import confirm_checkpoint, last_whole_checkpoint, publish_folder
 from protocol.processes import check_company, is_first_process, launched_processes
+from protocol.prompts import tokenize
 from teacher.loading import load
-from teacher.prompts import tokenize
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 logger = logging.getLogger(__name__)

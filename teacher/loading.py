@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from protocol.errors import InvalidInput
-from teacher.prompts import check_chat_template
+from protocol.prompts import check_chat_template
 from teacher.settings import TeacherSettings
 
 
@@ -26,7 +26,7 @@ def load(settings: TeacherSettings) -> tuple[PreTrainedModel | PeftModel, PreTra
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if settings.chat:
-        check_chat_template(tokenizer, name)
+        check_chat_template(tokenizer, name, "teacher.chat")
     model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, settings.dtype), use_safetensors=True, **options)
     # What a model folder suggests for generation, a repetition penalty say, must not creep in.
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from protocol.prompts import tokenize
 from teacher.loading import load
-from teacher.prompts import tokenize
 from teacher.sampling import SeededGumbel
 from teacher.settings import TeacherSettings
 

@@ -70,9 +70,18 @@ def write_grid(grid: Grid, notation: Notation, side: Literal["i", "o"]) -> str:
     """A grid for a model; `side` says whether it is an input or an output."""
     if notation == "arrays":
         return "[" + "\n ".join("[" + " ".join(map(str, row)) + "]" for row in grid.tolist()) + "]"
-    height, width = grid.shape
-    cells = [f"{side}{colour}r{r}c{c}" for r, row in enumerate(grid.tolist()) for c, colour in enumerate(row)]
-    return " ".join([f"{height}x{width}", *cells])
+    cells = [cell_word(side, colour, r, c) for r, row in enumerate(grid.tolist()) for c, colour in enumerate(row)]
+    return " ".join([size_word(*grid.shape), *cells])
+
+
+def cell_word(side: str, colour: int, row: int, column: int) -> str:
+    """What `CELL_WORD` reads."""
+    return f"{side}{colour}r{row}c{column}"
+
+
+def size_word(height: int, width: int) -> str:
+    """What `SIZE_WORD` reads."""
+    return f"{height}x{width}"
 
 
 def read_answer(text: str, notation: Notation) -> Grid | None:

@@ -1,9 +1,10 @@
 """Documents of which some parts are to be learned more than others, as tensors; and how well a model answers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
+from tokenizers import Tokenizer, processors
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -11,6 +12,18 @@ Segment = tuple[str, bool]
 """Text, and whether the model is to learn to write it (True) or mostly to read it (False)."""
 Probe = tuple[str, str]
 """A prompt and the answer it should get."""
+
+
+SPECIAL: Final = ("<pad>", "<bos>", "<eos>", "<unk>")
+"""Tokens that every vocabulary begins with; the last, where not every text can be written."""
+
+
+def finish_tokenizer(tokenizer: Tokenizer, longest: int = 1024) -> PreTrainedTokenizerFast:
+    """A tokenizer as transformers has it: texts begin with `<bos>`, and nothing is tidied up."""
+    bos = ("<bos>", tokenizer.token_to_id("<bos>"))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[bos])
+    names = {f"{token.strip('<>')}_token": token for token in SPECIAL if tokenizer.token_to_id(token) is not None}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, model_max_length=longest, **names)
 
 
 class PlainModel:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from protocol.messages import Context, Demonstration
@@ -18,7 +18,7 @@ from recipes.domains import DOMAINS
 from recipes.domains.directives import DataGeneration
 from recipes.domains.grids import to_text
 from recipes.settings import Pretrain
-from recipes.tiny.encoding import Encoder, PlainModel, Probe, Segment, weighted_loss
+from recipes.tiny.encoding import SPECIAL, Encoder, PlainModel, Probe, Segment, finish_tokenizer, weighted_loss
 from recipes.tiny.grids import SEEN, make_task
 
 LEARNING_RATES: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -60,21 +60,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<bos>", "<eos>"]
+    special = [token for token in SPECIAL if token != "<unk>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     )
-    bos = ("<bos>", tokenizer.token_to_id("<bos>"))
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[bos])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=2048,
-    )
+    return finish_tokenizer(tokenizer, longest=2048)
 
 
 class DirectivesCurriculum(PlainModel):

@@ -10,39 +10,29 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn.functional import linear
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from recipes.domains.grids import CELL_WORD, COLOURS, SIZE_WORD, write_output, write_task
+from recipes.domains.grids import CELL_WORD, COLOURS, SIZE_WORD, cell_word, size_word, write_output, write_task
 from recipes.settings import Pretrain
-from recipes.tiny.encoding import Encoder, Probe, Segment, weighted_loss
+from recipes.tiny.encoding import SPECIAL, Encoder, Probe, Segment, finish_tokenizer, weighted_loss
 from recipes.tiny.grids import MAX_SIDE, SEEN, UNSEEN, Family, Pair, make_task
 
 CONTEXT_WEIGHT: Final = 0.05
 LONGEST: Final = 300
 """Tokens of a document."""
-_SPECIAL: Final = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of 762 words: one for each cell, size and role."""
     sides = range(MAX_SIDE)
-    sizes = [f"{height + 1}x{width + 1}" for height in sides for width in sides]
-    cells = [f"{side}{colour}r{row}c{column}" for side in "io" for colour in range(COLOURS) for row in sides for column in sides]
-    vocabulary = {word: index for index, word in enumerate([*_SPECIAL, "in", "out", *sizes, *cells])}
+    sizes = [size_word(height + 1, width + 1) for height in sides for width in sides]
+    cells = [cell_word(side, colour, row, column) for side in "io" for colour in range(COLOURS) for row in sides for column in sides]
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, "in", "out", *sizes, *cells])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=1024,
-    )
+    return finish_tokenizer(tokenizer)
 
 
 def list_parts(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:

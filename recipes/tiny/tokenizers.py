@@ -8,16 +8,16 @@ import re
 import string
 from typing import Literal
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from recipes.domains.knowledge_text import STYLES, question_prompt
 from recipes.tiny import world
+from recipes.tiny.encoding import SPECIAL, finish_tokenizer
 
 Split = Literal["stem", "vowel"]
 
 _WORD = r"\n|[A-Za-z0-9']+|[^\sA-Za-z0-9']"
-_SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
 
 
 def _texts() -> list[str]:
@@ -45,21 +45,12 @@ def build_tokenizer(split: Split) -> PreTrainedTokenizerFast:
         words |= {start, f"##{end}"}
     characters = string.ascii_letters + string.digits + "'"
     words |= set(string.punctuation) | set(characters) | {f"##{c}" for c in characters}
-    vocabulary = {word: index for index, word in enumerate([*_SPECIAL, *sorted(words)])}
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *sorted(words)])}
 
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>", max_input_chars_per_word=64))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
     glue = [(" \n", "\n"), ("\n ", "\n"), *((f" {mark}", mark) for mark in ".,?:;!"), (" - ", "-")]
     tokenizer.decoder = decoders.Sequence(
         [decoders.WordPiece("##", cleanup=False), decoders.Fuse(), *(decoders.Replace(old, new) for old, new in glue)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=1024,
-    )
+    return finish_tokenizer(tokenizer)
