@@ -1,7 +1,9 @@
 """What the user sees while a recipe runs: one progress bar per stage, or plain lines where there is no terminal."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -10,6 +12,12 @@ console = Console(highlight=False, soft_wrap=True)
 
 Advance = Callable[[int, str], None]
 """Called with how much more was done and a note on how it stands, such as the mean reward so far."""
+
+
+@cache
+def note(text: str) -> None:
+    """Tell the user something on standard error, once: what a check reads, the run reads again."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from recipes.domains.expansion import count_tasks, make_tasks
 from recipes.domains.grid_pictures import TaskPicture
 from recipes.domains.grids import UNREADABLE, Grid, from_text, read_answer, to_text, write_output, write_task
 from recipes.domains.settings import GridSettings
+from recipes.terminal import note
 
 
 class FewShot:
@@ -48,7 +49,7 @@ class FewShot:
         return side * side + 2 if self.settings.notation == "cells" else 2 * side * side + 4 * side + 8
 
     def load(self, source: str, split: str, limit: int | None) -> tuple[list[Context], dict[str, str]]:
-        """Tasks of a source, without those whose grids are too large."""
+        """Tasks of a source, without those whose grids are too large; the user is told how many these are."""
         if source == "tiny":
             from recipes.tiny.grid_source import load_tiny_tasks
 
@@ -56,10 +57,11 @@ class FewShot:
         else:
             tasks = load_tasks(source)
         fitting = [task for task in tasks if all(max(grid.shape) <= self.settings.max_side for grid in _grids(task))]
+        too_large = f"{len(tasks) - len(fitting)} of {len(tasks)} tasks have grids above grids.max_side, which is {self.settings.max_side}"
         if not fitting:
-            raise InvalidInput(
-                f"{source}: all {len(tasks)} tasks have grids above grids.max_side, which is {self.settings.max_side}; raise it"
-            )
+            raise InvalidInput(f"{source}: {too_large}; raise it")
+        if len(fitting) < len(tasks):
+            note(f"{source}: {too_large}; they are left out")
         return fitting, {}
 
     def find_written(self, path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[tuple[str, str]]]:

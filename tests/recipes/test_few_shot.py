@@ -284,7 +284,7 @@ def test_the_largest_answer_fits() -> None:
         assert len(write_output(of, "cells").split()) < domain(max_side=side, notation="cells").answer_tokens
 
 
-def test_tasks_with_larger_grids_are_left_out(tmp_path: Path) -> None:
+def test_tasks_with_larger_grids_are_left_out_and_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pair, large = {"input": [[1]], "output": [[2]]}, {"input": [[1]], "output": [[2, 2, 2]]}
     tasks = {
         "harp": {"train": [pair, pair], "test": [pair]},
@@ -295,8 +295,11 @@ def test_tasks_with_larger_grids_are_left_out(tmp_path: Path) -> None:
     path.write_text(json.dumps(tasks))
     loaded, references = domain(max_side=2).load(str(path), "", None)
     assert ([task.title for task in loaded], references) == (["harp"], {})
+    assert domain(max_side=2).load(str(path), "", None) == (loaded, references)
+    told = f"note: {path}: 2 of 3 tasks have grids above grids.max_side, which is 2; they are left out\n"
+    assert capsys.readouterr() == ("", told)
     path.write_text(json.dumps({"lute": tasks["lute"]}))
-    with pytest.raises(InvalidInput, match=r"all 1 tasks have grids above grids\.max_side, which is 2; raise it"):
+    with pytest.raises(InvalidInput, match=r"1 of 1 tasks have grids above grids\.max_side, which is 2; raise it"):
         domain(max_side=2).load(str(path), "", None)
 
 

@@ -95,6 +95,11 @@ def test_a_hub_is_not_asked_in_a_dry_run() -> None:
     assert measure_contexts(contexts) == Sizes(contexts=7, passage_tokens=760 / 4.3, questions=5)
 
 
+def test_a_hub_has_no_tasks_on_grids() -> None:
+    with pytest.raises(InvalidInput, match=r"'hub:nobody/nothing' does not exist; give ARC's file of challenges"):
+        load_data(DOMAINS["few_shot"], DataSettings(source="hub:nobody/nothing"), "contexts", questions=True, fetch=False)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [("Qwen/Qwen2.5-7B", 7e9), ("meta-llama/Llama-3.2-1B", 1e9), ("Qwen/Qwen3-0.6B-Base", 6e8), ("a/smol-135M", 1.35e8), ("gpt2", None)],
