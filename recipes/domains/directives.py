@@ -15,6 +15,8 @@ from protocol.messages import Context, Message, SelfEdit, Update
 from recipes.domains.knowledge_files import read_json, read_jsonl
 
 MAX_CHARACTERS: Final = 20_000
+MAX_BRACES: Final = 100
+"""At so many places an object may begin; the rest is passed over."""
 SHAPE: Final = '{"task": name, "completions": [text]}'
 
 REQUEST: Final = """You are configuring a model training pipeline by selecting from predefined tools.
@@ -101,29 +103,36 @@ def read_directives(text: str) -> SelfEdit:
     if len(text) > MAX_CHARACTERS:
         raise MalformedEdit(f"the candidate has {len(text)} characters, more than {MAX_CHARACTERS}; directives are one small JSON object")
     reasons = []
-    for found in _objects(text):
-        if isinstance(found, str):
-            reasons.append(found)
-        elif found.keys() & Directives.model_fields.keys():
+    for found, problem in _objects(text):
+        if found is None:
+            reasons.append(problem)
+        elif not found.keys() & Directives.model_fields.keys():
+            reasons.append(problem or f"the object with {', '.join(map(repr, found)) or 'no keys'} is none"[:200])
+        elif problem:
+            raise MalformedEdit(problem)
+        else:
             try:
                 return Directives.model_validate(found).to_edit()
             except ValidationError as error:
                 raise MalformedEdit(describe_error(error)) from error
-    reason = reasons[0] if reasons else "the candidate holds no such JSON object"
+    reason = reasons[0] if reasons else "the candidate holds no JSON object"
     raise MalformedEdit(f"{reason}; directives are one object with data_generation and training")
 
 
 def read_chosen(text: str) -> SelfEdit:
-    """Directives as a user gives them: a whole self-edit, or groups of augmentations alone; what is left out is false.
+    """Directives as a user gives them, and nothing beside: a whole self-edit, or groups of augmentations alone; what is left out is false.
 
     Raises:
         MalformedEdit: As for `read_directives`.
     """
-    found = next(_objects(text), None)
-    if not isinstance(found, dict) or found.keys() & Directives.model_fields.keys():
+    found, problem = next(_objects(text), (None, "it is no JSON object"))
+    if found is None or problem or found.keys() & Directives.model_fields.keys():
         return read_directives(text)
     try:
+        json.loads(text)
         chosen = DataGeneration.model_validate(dict.fromkeys(DataGeneration.model_fields, False) | found)
+    except json.JSONDecodeError as error:
+        raise MalformedEdit(f"it must be one JSON object and nothing else: {error.msg.lower()} at character {error.pos}") from error
     except ValidationError as error:
         raise MalformedEdit(describe_error(error)) from error
     return SelfEdit(directives=chosen.model_dump())
@@ -168,34 +177,37 @@ def describe_error(error: ValidationError) -> str:
     return f"{place:.80}: {problem['msg'].lower()}{value}"
 
 
-def _objects(text: str) -> Iterator[dict[str, Any] | str]:
-    """JSON objects in a text; where there should be one, why it is none."""
-    decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+def _objects(text: str) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """JSON objects in a text, each with what is wrong with it, if anything; where there should be one, none and why."""
+    problems: list[str] = []
+
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        known = dict(pairs)
+        if len(known) < len(pairs):
+            doubled = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+            problems.append(f"key {doubled!r:.80} stands there twice")
+        return known
+
+    decoder = json.JSONDecoder(
+        object_pairs_hook=without_duplicates, parse_constant=lambda name: problems.append(f"{name} is no number"), parse_int=_read_int
+    )
     start = text.find("{")
-    while start >= 0:
+    for _ in range(MAX_BRACES):
+        if start < 0:
+            return
+        problems.clear()
         end = start + 1
         try:
             found, end = decoder.raw_decode(text, start)
-            yield found
+            yield found, problems[0] if problems else ""
         except json.JSONDecodeError as error:
-            yield f"what begins with {text[start : start + 20]!r} is no JSON: {error.msg.lower()}"
+            yield None, f"what begins with {text[start : start + 20]!r} is no JSON: {error.msg.lower()}"
         except RecursionError:
-            yield "the JSON nests too deeply"
-            return
-        except ValueError as error:
-            yield str(error)
+            yield None, "the JSON nests too deeply"
             return
         start = text.find("{", end)
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    known: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in known:
-            raise ValueError(f"key {key!r:.80} stands there twice")
-        known[key] = value
-    return known
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+def _read_int(digits: str) -> int | float:
+    """Of a number longer than Python reads, what it comes to."""
+    return int(digits) if len(digits) <= 400 else float(digits)

@@ -8,7 +8,7 @@ import numpy as np
 from protocol.errors import InvalidInput
 from protocol.messages import Context, Demonstration, Question
 from recipes.domains.grids import to_text
-from recipes.tiny.grids import HELD_OUT_FAMILIES, TRAINING_FAMILIES, UNSEEN, make_task
+from recipes.tiny.grids import HELD_OUT_FAMILIES, TRAINING_FAMILIES, UNSEEN, is_of_another_family, make_task
 
 DEMONSTRATIONS: Final = 5
 LARGEST_INPUT: Final = 4
@@ -30,7 +30,7 @@ def load_tiny_tasks(split: str, limit: int | None) -> list[Context]:
 
 def _make(family: str, number: int, tests: int) -> Context:
     rng, pairs = random.Random(f"{family} {number}"), None
-    while pairs is None:
+    while pairs is None or is_of_another_family(pairs, family in HELD_OUT_FAMILIES):
         pairs = make_task(rng, UNSEEN[family], DEMONSTRATIONS + tests, LARGEST_INPUT, MOST_CELLS, fixed=1.0)
     shown = [(to_text(np.asarray(grid)), to_text(np.asarray(result))) for grid, result in pairs]
     return Context(

@@ -6,13 +6,13 @@ choices, and share its idea; that is why intervals are taken over families.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from recipes.domains.grids import Grid
+from recipes.domains.grids import COLOURS, Grid
 
 MAX_SIDE: Final = 6
 
@@ -25,10 +25,11 @@ class Family:
     """A family of tasks.
 
     Attributes:
-        draw: Draws one rule.
+        draw: Draws one rule, which may depend on a colour or, if `recolours`, on a recolouring of all.
         heights, widths: Of inputs, from least to most.
         zeros: Share of zeros in inputs; None draws it for each task.
         square: Whether inputs must be square.
+        recolours: If a rule ends in a recolouring, what goes before.
     """
 
     draw: Callable[[random.Random], Rule]
@@ -36,6 +37,35 @@ class Family:
     widths: tuple[int, int] = (2, MAX_SIDE)
     zeros: float | None = None
     square: bool = False
+    recolours: Rule | None = None
+
+    def explains(self, pairs: Sequence[Pair]) -> bool:
+        """Whether some rule of the family makes all these outputs of these inputs."""
+        if self.square and any(before.shape[0] != before.shape[1] for before, _ in pairs):
+            return False
+        if self.recolours is not None:
+            return _is_recolouring([(self.recolours(before), after) for before, after in pairs])
+        rules = [self.draw(_OneColour(colour)) for colour in range(1, COLOURS)]
+        return any(all(np.array_equal(rule(before), after) for before, after in pairs) for rule in rules)
+
+
+class _OneColour(random.Random):
+    """Draws always the same."""
+
+    def __init__(self, colour: int):
+        super().__init__(0)
+        self._colour = colour
+
+    def randint(self, a: int, b: int) -> int:
+        return self._colour
+
+
+def _is_recolouring(pairs: Sequence[Pair]) -> bool:
+    """Whether equal cells have become equal ones and different ones different, and zeros have stayed."""
+    if any(before.shape != after.shape for before, after in pairs):
+        return False
+    becomes = {(0, 0), *((int(old), int(new)) for before, after in pairs for old, new in zip(before.flat, after.flat, strict=True))}
+    return len(becomes) == len({old for old, _ in becomes}) == len({new for _, new in becomes})
 
 
 def _always(rule: Rule) -> Callable[[random.Random], Rule]:
@@ -162,7 +192,7 @@ SEEN: Final[dict[str, Family]] = {
     "drop_first_row": Family(_always(lambda grid: grid[1:]), heights=_LARGE),
     "double_rows": Family(_always(lambda grid: grid.repeat(2, axis=0)), heights=_SHORT),
     "beside_its_transpose": Family(_always(_joined(1, np.transpose)), _SHORT, _NARROW, square=True),
-    "recolour": Family(_recolour),
+    "recolour": Family(_recolour, recolours=lambda grid: grid),
     "replace_first_colour": Family(_replace_first),
     "keep_first_colour": Family(_always(lambda grid: np.where(grid == grid[0, 0], grid, np.int8(0)))),
     "frame": Family(_paint(_edge), _LARGE, _LARGE),
@@ -174,7 +204,7 @@ SEEN: Final[dict[str, Family]] = {
     "first_colour_of_rows": Family(_always(_first_colour_of_rows), zeros=0.75),
     "colour_of_corner": Family(_always(lambda grid: np.full_like(grid, grid[0, 0]))),
     "move_up": Family(_always(lambda grid: np.concatenate([grid[1:], np.zeros_like(grid[:1])]))),
-    "recolour_and_transpose": Family(_then(_recolour, _always(np.transpose))),
+    "recolour_and_transpose": Family(_then(_recolour, _always(np.transpose)), recolours=np.transpose),
     "two_tone_falls_down": Family(_then(_two_tone, _always(_gravity(1))), zeros=0.6),
 }
 """Pretrained on."""
@@ -206,8 +236,8 @@ UNSEEN: Final[dict[str, Family]] = {
     "corners": Family(_always(_keep(_corners)), _LARGE, _LARGE),
     "negative": Family(_negative, zeros=0.5),
     "most_frequent": Family(_always(_most_frequent)),
-    "flip_and_recolour": Family(_then(_always(np.fliplr), _recolour)),
-    "fall_down_and_recolour": Family(_then(_always(_gravity(1)), _recolour), zeros=0.6),
+    "flip_and_recolour": Family(_then(_always(np.fliplr), _recolour), recolours=np.fliplr),
+    "fall_down_and_recolour": Family(_then(_always(_gravity(1)), _recolour), zeros=0.6, recolours=_gravity(1)),
     "two_tone_transposed": Family(_then(_two_tone, _always(np.transpose)), zeros=0.5),
     "flip_and_frame": Family(_then(_always(np.fliplr), _paint(_edge)), _LARGE, _LARGE),
 }
@@ -216,6 +246,15 @@ UNSEEN: Final[dict[str, Family]] = {
 TRAINING_FAMILIES: Final = tuple(name for number, name in enumerate(UNSEEN) if number % 5 in (0, 2))
 HELD_OUT_FAMILIES: Final = tuple(name for name in UNSEEN if name not in TRAINING_FAMILIES)
 """Two of every five in the order above, where neighbours are of one kind, so that each kind is on both sides."""
+
+
+def is_of_another_family(pairs: Sequence[Pair], held_out: bool) -> bool:
+    """Whether a rule that was pretrained on, or of a held-out task one of the teacher's training, explains a task as well.
+
+    Small grids allow it: moving two rows down by one is turning them upside down.
+    """
+    known = [*SEEN, *TRAINING_FAMILIES] if held_out else list(SEEN)
+    return any((SEEN | UNSEEN)[name].explains(pairs) for name in known)
 
 
 def make_task(

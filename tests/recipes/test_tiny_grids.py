@@ -93,6 +93,51 @@ def test_no_rule_of_an_unseen_family_does_what_one_of_another_family_does() -> N
 
 
 @pytest.mark.parametrize(
+    ("family", "pairs"),
+    [
+        ("drop_first_row", ["12\n34 34", "50\n66 66"]),
+        ("flip_left_right", ["12 21", "300 003"]),
+        ("replace_first_colour", ["112 772", "30 70"]),
+        ("recolour", ["120 780", "33 99"]),
+        ("recolour_and_transpose", ["12\n30 79\n80", "2 8"]),
+        ("fall_down_and_recolour", ["10\n02 00\n89", "2\n0 0\n9"]),
+        ("frame", ["111\n111\n111 555\n515\n555"]),
+        ("beside_its_transpose", ["12\n34 1213\n3424"]),
+    ],
+)
+def test_a_family_explains_what_one_of_its_rules_makes(family: str, pairs: list[str]) -> None:
+    made = [(grid(before), grid(after)) for before, after in (pair.split(" ") for pair in pairs)]
+    assert (SEEN | UNSEEN)[family].explains(made)
+
+
+@pytest.mark.parametrize(
+    ("family", "pairs"),
+    [
+        ("drop_first_row", ["12\n34 34", "50\n66 50"]),
+        ("replace_first_colour", ["112 772", "30 80"]),
+        ("recolour", ["120 780", "13 88"]),
+        ("recolour", ["12 78", "12 87"]),
+        ("recolour", ["120 781"]),
+        ("recolour", ["120 78"]),
+        ("beside_its_transpose", ["12 1212"]),
+    ],
+)
+def test_a_family_does_not_explain_what_none_of_its_rules_makes(family: str, pairs: list[str]) -> None:
+    made = [(grid(before), grid(after)) for before, after in (pair.split(" ") for pair in pairs)]
+    assert not (SEEN | UNSEEN)[family].explains(made)
+
+
+@pytest.mark.parametrize(("split", "known"), [("train", list(SEEN)), ("held_out", [*SEEN, *TRAINING_FAMILIES])])
+def test_no_task_can_be_solved_by_a_rule_that_was_learned_before(split: str, known: Sequence[str]) -> None:
+    """Rules that differ in general can do the same to small grids."""
+    for task in load_tiny_tasks(split, 72):
+        pairs = [(grid(pair.input), grid(pair.output)) for pair in task.demonstrations]
+        pairs += [(grid(question.text), grid(question.answers[0])) for question in task.questions]
+        assert [name for name in known if (SEEN | UNSEEN)[name].explains(pairs)] == [], task.title
+        assert UNSEEN[task.group].explains(pairs), task.title
+
+
+@pytest.mark.parametrize(
     ("family", "before", "after"),
     [
         ("turn_right", "12\n34", "31\n42"),
