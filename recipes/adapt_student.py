@@ -10,14 +10,14 @@ from typing import Any, Final
 from protocol.errors import InnerLoopFailed
 from protocol.exchange import Exchange
 from protocol.journal import Journal, RoundRecord
-from protocol.messages import Change, Context, Lesson, Reward, Task, VersionCard
+from protocol.messages import Answers, AskRequest, Change, Context, Lesson, Reward, Task, VersionCard
 from recipes.candidates import make_request, read_edit
 from recipes.domains import RecipeDomain
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.pictures import save_pictures
 from recipes.run_folder import RunFolder
 from recipes.settings import AdaptStudent
-from recipes.stages import commit, open_student, place_grader, score, write_candidates
+from recipes.stages import ask, commit, open_student, place_grader, score, write_candidates
 from recipes.statistics import difference, summarize
 from recipes.team import Team
 from recipes.terminal import console
@@ -48,30 +48,33 @@ def run(settings: AdaptStudent, team: Team) -> Path:
         ) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
-            made, failed = [], {}
+            made, reasons = [], {record.context: record.malformed for record in records if record.malformed}
             for title, learned in group_lessons(lessons, settings.passages):
                 try:
                     made.append((commit(exchange, task, learned, [settings.seed], journal, title), learned))
                 except InnerLoopFailed as error:
                     if settings.passages == "together":
                         raise
-                    failed[title] = str(error)
+                    reasons[learned[0].context.id] = str(error)
                     console.print(f"{title}: no lasting update: {error}")
             if not made:
                 raise InnerLoopFailed("no context has a lasting update; try another teacher")
-            versions = report_versions(made, domain)
+            updated = {lesson.context.id for _, learned in made for lesson in learned}
+            left = [context for context in contexts if context.id not in updated]
+            untouched = answer_untouched(exchange, task, left, stage, journal) if settings.passages == "single" else []
+            versions = report_versions(made, domain, untouched)
+            versions["without_update"] = [{"context": c.id, "title": c.label, "reason": reasons[c.id]} for c in left]
             report = folder.write_report(
                 {
                     "base": exchange.describe().model_dump(),
                     "malformed": sum(record.malformed is not None for record in records),
-                    "failed": failed,
                     **versions,
                 }
             )
         shown = [pair for card, learned in made for pair in by_context(card, learned)][: settings.pictures]
         told = [{"before": [o.answer for o in change.base], "after": [o.answer for o in change.adapted[0]]} for _, change in shown]
+        console.print(describe_versions(versions) + f"\nreport: {report}")
         save_pictures(domain, [context for context, _ in shown], told, folder.path / "pictures")
-    console.print(describe_versions(versions) + f"\nreport: {report}")
     return report
 
 
@@ -99,12 +102,29 @@ def best_lessons(
     return [lesson for _, lesson in best.values()]
 
 
-def report_versions(made: Sequence[Made], domain: RecipeDomain) -> dict[str, Any]:
-    """The lasting students' part of a report: where they are, every answer before and after, and how many are right."""
-    changes = [pair for card, lessons in made for pair in by_context(card, lessons)]
-    cards = [card.model_dump(exclude={"changes"}) for card, _ in made]
+def answer_untouched(
+    exchange: Exchange, task: Task, contexts: Sequence[Context], stage: str, journal: Journal
+) -> list[tuple[Context, Change]]:
+    """What contexts without an update of their own are answered: what the student answers as it is. None where it refuses."""
+    if not contexts:
+        return []
+    answers = ask(exchange, [AskRequest(task=task, context=context) for context in contexts], f"{stage} · without an update", journal)
+    return [
+        (context, Change(base=own.outcomes, adapted=(own.outcomes,)))
+        for context, own in zip(contexts, answers, strict=True)
+        if isinstance(own, Answers)
+    ]
+
+
+def report_versions(made: Sequence[Made], domain: RecipeDomain, untouched: Sequence[tuple[Context, Change]] = ()) -> dict[str, Any]:
+    """The lasting students' part of a report: where they are, every answer before and after, and how many are right.
+
+    Args:
+        untouched: Contexts without an update, which count too.
+    """
+    changes = [*(pair for card, lessons in made for pair in by_context(card, lessons)), *untouched]
     report: dict[str, Any] = {
-        **({"version": cards[0]} if len(cards) == 1 else {"versions": cards}),
+        "versions": [card.model_dump(exclude={"changes"}) for card, _ in made],
         "answers": [
             {
                 "context": context.id,
@@ -148,9 +168,12 @@ def by_context(card: VersionCard, lessons: Sequence[Lesson]) -> list[tuple[Conte
 
 def describe_versions(report: dict[str, Any]) -> str:
     """What the user is told of lasting updates."""
-    versions = report.get("versions") or [report["version"]]
-    told = "\n".join(f"lasting student: {v['path']} ({v['trained_tokens']} tokens, {v['seconds']:.1f} s)" for v in versions)
+    told = "\n".join(f"lasting student: {v['path']} ({v['trained_tokens']} tokens, {v['seconds']:.1f} s)" for v in report["versions"])
     if "scores" in report:
         before, after = report["scores"]["before"], report["scores"]["after"]
         told += f"\nanswers right: {before['mean']:.1%} before, {after['mean']:.1%} after, on {after['n']} contexts"
+    answered = {row["context"] for row in report["answers"]}
+    if left := report.get("without_update"):
+        counted = "count as the untouched student answers them" if left[0]["context"] in answered else "do not count"
+        told += f"\nno update: {len(left)} contexts have none and {counted}; the first, {left[0]['title']}: {left[0]['reason']}"
     return told

@@ -7,7 +7,7 @@ from protocol.errors import MalformedEdit
 from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord
 from protocol.messages import Context, Provenance, RewardRequest, SelfEdit, Task
-from recipes.domains.knowledge_files import clean
+from recipes.domains.files import clean
 
 MAX_JOURNALED_CHARACTERS = 200_000
 HELD_OUT = "/held-out"

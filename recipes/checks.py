@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from protocol.errors import InvalidInput
+from protocol.identity import content_id
+from protocol.messages import Context
 from recipes.costs import describe_costs, list_phases, measure_contexts
 from recipes.domains import RecipeDomain
-from recipes.inputs import check_edit, check_judge_model, check_student, check_teacher, choose_style, choose_task, load_data
+from recipes.inputs import STAND_IN, check_edit, check_judge_model, check_student, check_teacher, choose_style, choose_task, load_data
 from recipes.run_folder import check_run_folder
 from recipes.settings import (
     BASELINES,
@@ -145,7 +147,7 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
         if teacher.is_trained_here:
             check_config(settings.distributed.deepspeed, "distributed.deepspeed", teacher.dtype)
             _check_division(settings.finetune, settings.distributed.deepspeed, teacher, processes)
-            load_data(domain, settings.train, "train", questions=True, fetch=fetch)
+            _refuse_common(load_data(domain, settings.train, "train", questions=True, fetch=fetch)[0], contexts)
             training += settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats * len(teacher.trained_for)
     for name, student in settings.students.items():
         check_student(student, f"students.{name}", fetch=fetch)
@@ -184,9 +186,12 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     choose_style(settings.teacher.style, domain)
     trained_on, _ = load_data(domain, settings.train, "train", questions=True, fetch=fetch)
     contexts, references = load_data(domain, settings.held_out, "held_out", questions=True, fetch=fetch)
+    _refuse_common(trained_on, contexts)
     if settings.retention.source:
         load_data(domain, settings.retention, "retention", questions=True, fetch=fetch)
     _check_baselines(domain, settings.baselines, settings.retention)
+    if settings.lasting and not domain.closed_book:
+        raise InvalidInput(f"lasting is {settings.lasting}, one adapter for several contexts, which is for texts; set lasting=0")
     _need_two("held_out", len(contexts))
     for number, text in enumerate(settings.constants):
         check_edit(domain, text, contexts[0], f"constants[{number}]")
@@ -240,6 +245,17 @@ def _check_baselines(domain: RecipeDomain, baselines: Sequence[str], retention: 
         raise InvalidInput(f"retention.source is {retention.source!r}, but domain {domain.name} has nothing known by heart; leave it out")
 
 
+def _refuse_common(train: Sequence[Context], held_out: Sequence[Context]) -> None:
+    """Held-out contexts are those that nothing was chosen on. What is on a hub is not read here."""
+    known = {content_id(context.passage, [pair.model_dump() for pair in context.demonstrations]) for context in train}
+    for context in held_out:
+        told = content_id(context.passage, [pair.model_dump() for pair in context.demonstrations])
+        if told in known and context.passage != STAND_IN.passage:
+            raise InvalidInput(
+                f"held_out.source has {context.label!r}, which train.source has too, so it is not held out; take others for one of them"
+            )
+
+
 def _need_two(key: str, count: int) -> None:
     if count < 2:
         raise InvalidInput(f"{key} has {count} context; comparing needs at least 2, since one's self-edit is tried on another")
@@ -250,7 +266,8 @@ def _check_pretrain(settings: Pretrain) -> str:
         raise InvalidInput("output is empty; give the folder that the model is to be saved in")
     if "model_type" not in settings.architecture:
         raise InvalidInput("architecture.model_type is missing; give a transformers model type, such as llama or qwen2")
-    return f"{settings.steps} steps of {settings.documents_per_step} passages and {settings.closed_book_per_step} closed-book lines"
+    lines = f" and {settings.closed_book_per_step} closed-book lines" if settings.curriculum == "people" else ""
+    return f"{settings.steps} steps of {settings.documents_per_step} documents{lines}"
 
 
 def _check_bench(settings: Bench, fetch: bool) -> str:

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.table import Table
@@ -184,9 +184,13 @@ def rank(accuracies: Mapping[str, Sequence[float]], groups: Groups = None) -> li
     return ranking
 
 
+FEWEST: Final = 6
+"""Contexts, or groups of them: were there no difference, five would all fall on one side in one case of sixteen."""
+
+
 def is_clear(summary: Summary) -> bool:
-    """Whether a difference's interval leaves none out. One group of contexts makes no interval."""
-    return summary.get("groups", 2) > 1 and (summary["low"] > 0 or summary["high"] < 0)
+    """Whether a difference's interval leaves none out, and is over enough contexts or groups to be one."""
+    return summary.get("groups", summary["n"]) >= FEWEST and (summary["low"] > 0 or summary["high"] < 0)
 
 
 def table(title: str, report: Mapping[str, Any]) -> Table:

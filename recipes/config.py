@@ -10,6 +10,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from protocol.errors import InvalidInput
+from recipes.domains.settings import GridSettings
 from recipes.graders.address import refuse_secrets
 from recipes.graders.settings import JudgeSettings
 from recipes.settings import BASELINES, RECIPES, RecipeSettings
@@ -21,9 +22,9 @@ _AT_LEAST_ONE = (
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
-    "row_tokens questions answer_tokens timed_steps attempts votes max_side max_sequences"
+    "row_tokens questions answer_tokens timed_steps"
 ).split()
-_AT_MOST = {"attempts": 2, "votes": 8, "max_side": 30}
+_AT_MOST_ONE = ("learning_rate", "top_p")
 _ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
 
 
@@ -157,6 +158,8 @@ def _first_line(error: Exception) -> str:
 
 def _check_values(settings: Any, place: str, prefix: str = "") -> None:
     """Ranges, all the way down."""
+    if isinstance(settings, GridSettings):
+        settings.check(place, prefix)
     for item in fields(settings):
         value, key = getattr(settings, item.name), prefix + item.name
         if hasattr(value, "__dataclass_fields__"):
@@ -167,10 +170,10 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
                     _check_values(entry, place, f"{key}.{name}.")
         if item.name in _AT_LEAST_ONE and value is not None and value < 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be at least 1")
-        if item.name in _AT_MOST and value > _AT_MOST[item.name]:
-            raise InvalidInput(f"{place}: {key} is {value}; it must be at most {_AT_MOST[item.name]}")
         if item.name in _ABOVE_ZERO and not 0 < value < float("inf"):
-            raise InvalidInput(f"{place}: {key} is {value}; it must be above 0")
+            raise InvalidInput(f"{place}: {key} is {value}; it must be a number above 0")
+        if item.name in _AT_MOST_ONE and value > 1:
+            raise InvalidInput(f"{place}: {key} is {value}; it must be in (0, 1]")
         if item.name in ("seed", "closed_book_weight", "lasting", "compared", "pictures", "warmup_steps") and value < 0:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
         if item.name == "baselines" and (strange := [name for name in value if name not in BASELINES]):
@@ -179,11 +182,7 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; give different seeds, none negative")
         if item.name == "give_up_below" and not 0 <= value < 0.5:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in [0, 0.5)")
-        if item.name == "top_p" and value > 1:
-            raise InvalidInput(f"{place}: {key} is {value}; it must be in (0, 1]")
         if item.name == "dropout" and not 0 <= value < 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in [0, 1)")
-        if item.name == "attempts" and value > max(1, settings.votes):
-            raise InvalidInput(f"{place}: {key} is {value}, but {prefix}votes is 1, and one vote names one grid; set {prefix}votes=8")
         if item.name == "rank" and value > getattr(settings, "max_rank", value):
             raise InvalidInput(f"{place}: {key} is {value}, above {prefix}max_rank, which is {settings.max_rank}")

@@ -100,11 +100,11 @@ def run(settings: Experiment, team: Team) -> Path:
         )
     shown = settings.pictures
     for name, part in parts.items():
-        save_pictures(domain, contexts[:shown], tell_answers(tried[name][0], shown), folder.path / f"pictures-{name}")
         console.print(table(f"{name.replace('_', ' ')} ({part['student']['model']})", part))
         console.print("\n".join(describe(part)))
+        save_pictures(domain, contexts[:shown], tell_answers(tried[name][0], shown), folder.path / f"pictures-{name}")
     path = trained.teacher.adapter or trained.teacher.model
-    console.print(f"\ntrained teacher: {path}\nreport: {report}\n{next_step(trained, domain)}")
+    console.print(f"\ntrained teacher: {path}\nreport: {report}\n{next_step(trained, settings.next_recipe or domain.adapt_recipe)}")
     return report
 
 

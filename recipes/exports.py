@@ -14,7 +14,7 @@ from protocol.files import write_text
 from protocol.journal import CandidateRecord, RewardRecord, read_records
 from protocol.messages import Context, Outcome, Question, Reward
 from recipes.candidates import HELD_OUT, read_edit
-from recipes.domains.knowledge_files import clean, read_jsonl
+from recipes.domains.files import clean, read_jsonl
 from recipes.domains.written import read_written
 from recipes.run_folder import read_contexts
 from teacher.selection import keep_best

@@ -34,10 +34,10 @@ def add_file_commands(commands: Any) -> None:
     expand.add_argument("--style", default="", help="the prompt style they answer; a text itself shows how it is split")
     what = "for ARC's tasks: groups of augmentations as JSON, such as '{\"use_basic_augmentations\": true}', or a whole self-edit"
     expand.add_argument("--directives", metavar="JSON", help=what)
-    expand.add_argument("--notation", choices=("arrays", "cells"), default="arrays", help="how grids are written, with --directives")
-    expand.add_argument("--seed", type=int, default=0, help="of what is drawn by lot, with --directives")
+    expand.add_argument("--notation", choices=("arrays", "cells"), help="how grids are written, with --directives: arrays without it")
+    expand.add_argument("--seed", type=int, help="of what is drawn by lot, with --directives: 0 without it")
     expand.add_argument("--count", action="store_true", help="with --directives: print how many training tasks there are, as JSON by task")
-    expand.add_argument("--out", type=Path, metavar="FILE.jsonl", help="where the sequences go; not needed with --count")
+    expand.add_argument("--out", type=Path, metavar="FILE.jsonl", help="where the sequences go, at most 250 for each of ARC's tasks")
     grade = commands.add_parser("grade", help="grade rows of question, gold and answer")
     grade.add_argument("file", type=Path, help="JSONL; gold is a text or a list of texts")
     grade.add_argument("--grader", required=True, help="such as exact_match, contained, lexical or judge")
@@ -76,30 +76,38 @@ def expand_completions(options: argparse.Namespace) -> str:
 
     if options.directives is not None:
         return expand_tasks(options)
-    if options.count or options.out is None:
-        raise InvalidInput("--count is for ARC's tasks; give --directives with it" if options.count else "--out is missing; give a file")
+    if useless := [name for name in ("count", "notation", "seed") if getattr(options, name) not in (None, False)]:
+        raise InvalidInput(f"--{useless[0]} is for ARC's tasks; give --directives with it")
+    if options.out is None:
+        raise InvalidInput("--out is missing; give a file")
     domain = DOMAINS["knowledge"]
     choose_style(options.style, domain, "--style")
-    rows, malformed = expand_file(options.file, options.out, domain)
+    try:
+        rows, malformed = expand_file(options.file, options.out, domain)
+    except InvalidInput as error:
+        raise InvalidInput(f"{error}. If these are ARC's tasks, give --directives") from error
     return f"{rows} rows: {options.out}" + (f"; {malformed} completions are no self-edits and have no sequences" if malformed else "")
 
 
 def expand_tasks(options: argparse.Namespace) -> str:
     from recipes.exports import write_jsonl
 
-    if options.seed < 0:
-        raise InvalidInput(f"--seed is {options.seed}; it must not be negative")
-    domain = FewShot(GridSettings(notation=options.notation))
+    if options.style:
+        raise InvalidInput(f"--style is {options.style!r}, which is for texts; leave it out with --directives")
+    if options.count == (options.out is not None):
+        raise InvalidInput("--out and --count are both given; choose one" if options.count else "--out is missing; give a file, or --count")
+    seed = options.seed or 0
+    if seed < 0:
+        raise InvalidInput(f"--seed is {seed}; it must not be negative")
+    domain = FewShot(GridSettings(notation=options.notation or "arrays"))
     try:
         edit = read_chosen(options.directives)
     except MalformedEdit as error:
         raise InvalidInput(f"--directives: {error}") from error
     tasks, _ = domain.load(str(options.file), "", None)
     if options.count:
-        return json.dumps({task.title: domain.count(task, edit, options.seed) for task in tasks}, indent=1)
-    if options.out is None:
-        raise InvalidInput("--out is missing; give a file, or --count")
-    expanded = [(task, domain.expand(task, edit, options.seed)) for task in tasks]
+        return json.dumps({task.title: domain.count(task, edit, seed) for task in tasks}, indent=1)
+    expanded = [(task, domain.expand(task, edit, seed)) for task in tasks]
     rows = [{"task": task.title, "prompt": e.prompt, "completion": e.completion} for task, examples in expanded for e in examples]
     write_jsonl(options.out, rows)
     return f"{len(rows)} rows: {options.out}"

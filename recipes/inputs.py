@@ -28,6 +28,8 @@ def choose_task(settings: RecipeSettings) -> tuple[RecipeDomain, Task]:
     domain = open_domain(settings.domain, settings.grids)
     grader = settings.grader or domain.default_grader
     check_grader(grader, settings.judge)
+    if domain.graders is not None and grader not in domain.graders:
+        raise InvalidInput(f"grader is {grader!r}, which reads texts; domain {settings.domain} has {', '.join(domain.graders)}")
     name, version = grader_id(grader, settings.judge)
     return domain, Task(domain=domain.name, domain_version=domain.version, grader=name, grader_version=version)
 
@@ -43,6 +45,9 @@ STAND_IN: Final = Context(passage="?" * 760, questions=(Question(text="?", answe
 STAND_INS: Final = 200
 """What an unread source of a hub is taken to hold: so many of these, if there is no limit. They are as long as SQuAD's passages."""
 
+MOST_TINY: Final = 10_000
+"""Each is made anew whenever it is read."""
+
 
 def load_data(
     domain: RecipeDomain, data: DataSettings, key: str, *, questions: bool, fetch: bool = True
@@ -56,6 +61,8 @@ def load_data(
     """
     if not data.source:
         raise InvalidInput(f"{key}.source is empty; give a file, a folder, hub:NAME or tiny")
+    if data.source == "tiny" and (data.limit or 0) > MOST_TINY:
+        raise InvalidInput(f"{key}.limit is {data.limit}, but a tiny world has at most {MOST_TINY} contexts; lower it")
     references: dict[str, str] = {}
     if data.is_on_hub and not fetch and domain.closed_book:  # other domains have no data on a hub, as they will say
         contexts = [STAND_IN.model_copy(update={"title": str(number)}) for number in range(data.limit or STAND_INS)]

@@ -18,7 +18,7 @@ from protocol.journal import CandidateRecord, Journal, RewardRecord, RoundRecord
 from protocol.messages import Change, Context, Outcome, Question, Reward, ShortText, Text, accuracy
 from recipes.candidates import read_edit, record_candidate
 from recipes.domains import DOMAINS
-from recipes.domains.knowledge_files import read_json
+from recipes.domains.files import read_json
 from recipes.domains.knowledge_text import style_of
 from recipes.reliability import estimate_reliability
 from recipes.run_folder import write_contexts

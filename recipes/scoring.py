@@ -82,7 +82,7 @@ def score_candidates(
         suffix = f" · repeat {number} of {len(waves)}" if len(waves) > 1 else ""
         answers = [score(student, requests, titles[name] + suffix, journal) for name, student in students.items()]
         _tally(scored, requests, answers, floor, len(repeats))
-        _report_refused(stage, scored, answers)
+        _report_refused(stage, scored, answers, malformed=None in edits)
         if number < len(waves):
             _give_up(scoring, contexts, candidates, scored)
     return scored
@@ -110,12 +110,13 @@ def _tally(
             own.running = False
 
 
-def _report_refused(stage: str, scored: Sequence[Scored], answers: Sequence[Sequence[Reward | Refusal | None]]) -> None:
+def _report_refused(stage: str, scored: Sequence[Scored], answers: Sequence[Sequence[Reward | Refusal | None]], malformed: bool) -> None:
+    """Tell of refusals. If every candidate is a self-edit and none is taken, it is the recipe that is wrong, or the student."""
     refused = [result for results in answers for result in results if isinstance(result, Refusal)]
     if not refused:
         return
     console.print(f"{stage}: {len(refused)} self-edits have no reward, such as: {refused[0].reason}")
-    if not any(own.running for own in scored):
+    if not malformed and not any(own.running for own in scored):
         raise TutelageError(f"{stage}: no self-edit has a reward, so there is nothing to learn from; the first reason: {refused[0].reason}")
 
 

@@ -102,9 +102,14 @@ class LoopSettings:
 
 @dataclass
 class TrainTeacher(RecipeSettings, LoopSettings):
-    """Train a teacher for a target student."""
+    """Train a teacher for a target student.
+
+    Attributes:
+        next_recipe: The recipe file that adapts a student with it, which the user is pointed to; empty means the domain's tiny one.
+    """
 
     seed: int = 0
+    next_recipe: str = ""
     selection: Literal["best", "random"] = "best"
     contexts: DataSettings = field(default_factory=DataSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
@@ -246,6 +251,7 @@ class Experiment(RecipeSettings, LoopSettings):
         pictures: Of so many held-out contexts, in domains that have pictures.
         lasting: How many held-out contexts a student learns for good at the end, all in one adapter: the new one, if there is one.
         lasting_epochs: Epochs of that update; null means the student's own, which suit one context.
+        next_recipe: As for `train_teacher`.
     """
 
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -259,6 +265,7 @@ class Experiment(RecipeSettings, LoopSettings):
     pictures: int = 6
     lasting: int = 4
     lasting_epochs: int | None = None
+    next_recipe: str = ""
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     student: StudentSettings = field(default_factory=StudentSettings)

@@ -8,7 +8,8 @@ from functools import cache
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, soft_wrap=True)
+"""Without markup: names and reasons come from data."""
 
 Advance = Callable[[int, str], None]
 """Called with how much more was done and a note on how it stands, such as the mean reward so far."""
@@ -29,12 +30,12 @@ def stage(title: str, total: int, done: int = 0) -> Iterator[Advance]:
         yield lambda amount, note: None
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     last_note = ""
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -18,7 +18,6 @@ from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, Journal, RoundRecord, SelectionRecord
 from protocol.messages import Context
 from recipes import terminal
-from recipes.domains import RecipeDomain
 from recipes.inputs import choose_style, choose_task, load_data, student_models, teacher_models
 from recipes.reliability import describe_reliability
 from recipes.run_folder import RunFolder
@@ -95,7 +94,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     for number, row in enumerate(told["mean_reward_by_round"], start=1):
         console.print(f"round {number}: mean reward {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], {row['n']} contexts")
     console.print(f"trained teacher: {told['teacher']['path']}\nreport: {report}")
-    console.print(next_step(trained, domain))
+    console.print(next_step(trained, settings.next_recipe or domain.adapt_recipe))
     return report
 
 
@@ -127,7 +126,7 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
         trained.selections.append(selection)
         kept = [c for c in candidates if c.candidate in selection.kept]
         if not kept:
-            console.print(f"{this_round}: no candidate is a self-edit, so the teacher stays as it is")
+            console.print(f"{this_round}: {tell_why_none(selection, candidates, scoring.loop.minimum)}, so the teacher stays as it is")
             continue
         # M step: finetune on what was kept
         results = finetune_on(outer, team, trained.teacher, kept, batch, this_round, output)
@@ -148,6 +147,15 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
             **seconds_of(times, ("sampling_seconds", "scoring_seconds", "finetuning_seconds")),
         )
     return trained
+
+
+def tell_why_none(selection: SelectionRecord, candidates: Sequence[CandidateRecord], minimum: float | None) -> str:
+    """Why nothing was kept of a round."""
+    if all(candidate.malformed is not None for candidate in candidates):
+        return "no candidate is a self-edit"
+    if selection.rule == "random":
+        return "the trained teacher kept nothing, and the control keeps no more"
+    return f"no self-edit is worth minimum={minimum}" if minimum is not None else "no self-edit has a reward"
 
 
 def seconds_of(times: Sequence[float], phases: Sequence[str]) -> dict[str, float]:
@@ -177,11 +185,12 @@ def finetune_on(
         )
 
 
-def next_step(trained: Trained, domain: RecipeDomain) -> str:
-    """The command that uses a trained teacher."""
-    teacher = trained.teacher
-    adapter = f" teacher.adapter={teacher.adapter}" if teacher.adapter else ""
-    return f"next: tutelage run {domain.adapt_recipe} teacher.model={teacher.model}{adapter} name=my-student"
+def next_step(trained: Trained, recipe: str) -> str:
+    """The command that uses a trained teacher, told as far as it is not as every teacher."""
+    told = [f"teacher.{name}={getattr(trained.teacher, name)}" for name in ("model", "adapter")]
+    usual = TeacherSettings()
+    told += [f"teacher.{n}={v}" for n in ("chat", "dtype") if (v := getattr(trained.teacher, n)) != getattr(usual, n)]
+    return f"next: tutelage run {recipe} {' '.join(word for word in told if not word.endswith('=None'))} name=my-student"
 
 
 def contexts_of_round(contexts: Sequence[Context], number: int, outer: Outer) -> list[Context]:
@@ -221,7 +230,7 @@ def select(
         console.print(f"{stage}: {describe_reliability(reliability)}")
     measured, groups = [own for own in scored if own.accuracies], group_by_context(candidates, contexts)
     if all(len({scored[i].reward for i in own if scored[i].running}) < 2 for own in groups):
-        console.print(f"{stage}: all self-edits of each context were paid alike, so the first are kept: these rewards teach nothing")
+        console.print(f"{stage}: all self-edits of each context were paid alike: these rewards teach nothing")
     firsts = [[reward for i in own if (reward := scored[i].first_reward) is not None] for own in groups]
     paid = [context.group for context, values in zip(contexts, firsts, strict=True) if values]
     return SelectionRecord(

@@ -63,6 +63,30 @@ def test_tasks_without_solutions_are_answered(tmp_path: Path) -> None:
     assert "scores" not in report
 
 
+def test_tasks_without_a_self_edit_are_named_and_count_as_the_untouched_student_answers_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [{"input": [[1, 0], [0, n]], "output": [[1, 0, 1, 0], [0, n, 0, n]]} for n in (1, 2, 3)]
+    task = {"train": pairs, "test": [{"input": [[4, 4], [0, 1]], "output": [[9]]}]}
+    rows = {"first": json.dumps(directives(epochs=1)), "[/second]": "I do not know", "[red]": "{"}
+    (tmp_path / "challenges.json").write_text(json.dumps(dict.fromkeys(rows, task)))
+    (tmp_path / "edits.jsonl").write_text("\n".join(json.dumps({"task": n, "completions": [text]}) for n, text in rows.items()))
+    words = [f"runs={tmp_path}", f"contexts.source={tmp_path}/challenges.json", "contexts.limit=null", "teacher.model=''"]
+    words += ["teacher.adapter=null", f"teacher.edits={tmp_path}/edits.jsonl"]
+    assert main(["run", "recipes/tiny/adapt_few_shot.yaml", *words]) == 0
+    report = json.loads((tmp_path / "few-shot-student" / "report.json").read_text())
+    assert (len(report["versions"]), report["malformed"]) == (1, 2)
+    assert [(row["title"], row["reason"][:30]) for row in report["without_update"]] == [
+        ("[/second]", "the candidate holds no JSON ob"),
+        ("[red]", "what begins with '{' is no JSO"),
+    ]
+    assert [row["title"] for row in report["answers"]] == ["first", "[/second]", "[red]"]
+    assert all(row["before"] == row["after"] for row in report["answers"][1:])
+    assert report["scores"]["after"]["n"] == 3
+    told = capsys.readouterr().out
+    assert "no update: 2 contexts have none and count as the untouched student answers them; the first, [/second]: the candidate" in told
+
+
 def directives(epochs: int) -> dict[str, dict[str, object]]:
     groups = {f"use_{name}_augmentations": False for name in ("basic", "size", "chain", "repeat")}
     return {
@@ -99,9 +123,13 @@ def test_the_published_recipe_runs_on_arcs_files(released: Path, tmp_path: Path,
     [
         (["baselines=[passage_only]"], "baselines has 'passage_only', which is for texts; domain few_shot("),
         (["constants=['{}']"], "constants[0] is no self-edit: "),
-        (["held_out.reference=x"], "held_out.reference is no self-edit: the candidate holds no such JSON object"),
+        (["held_out.reference=x"], "held_out.reference is no self-edit: the candidate holds no JSON object"),
+        (["held_out.split=train"], "held_out.source has 'flip_up_down 0', which train.source has too, so it is not held out"),
+        (["lasting=4"], "lasting is 4, one adapter for several contexts"),
+        (["grader=contained"], "grader is 'contained', which reads texts; domain few_shot has verbatim"),
+        (["held_out.limit=1000000000"], "held_out.limit is 1000000000, but a tiny world has at most 10000 contexts; lower it"),
         (["train.split=nowhere"], "the tiny grid world has no split 'nowhere'; use train or held_out"),
-        (["grids.max_side=1"], "all 12 tasks have grids above grids.max_side, which is 1; raise it"),
+        (["grids.max_side=1"], "12 of 12 tasks have grids above grids.max_side, which is 1; raise it"),
         (["retention.source=tiny", "retention.split=train"], "retention.source is 'tiny', but domain few_shot("),
     ],
 )

@@ -67,7 +67,7 @@ def test_real_text_goes_through_training_adapting_and_comparing(released: Path, 
     adapted = report(runs, "adapt")
     assert adapted["scores"]["after"]["n"] == 2
     assert {"exact_match", "f1"} == set(adapted["metrics"]["after"])
-    assert Path(adapted["version"]["path"], "adapter_config.json").exists()
+    assert Path(adapted["versions"][0]["path"], "adapter_config.json").exists()
 
     compare = [f"runs={runs}", f"contexts.source={source}", "contexts.limit=2", "name=compare"]
     for name in ("target_student", "new_student"):
@@ -112,7 +112,7 @@ def test_a_context_without_questions_is_learned_without_a_score(tmp_path: Path, 
     adapted = report(tmp_path / "runs", "adapt")
     assert "scores" not in adapted
     assert adapted["answers"] == []
-    assert Path(adapted["version"]["path"], "adapter_model.safetensors").exists()
+    assert Path(adapted["versions"][0]["path"], "adapter_model.safetensors").exists()
 
 
 def test_the_best_self_edit_by_reward_is_the_one_that_is_kept(tmp_path: Path, texts: str, llama: str, olmo: str) -> None:

@@ -34,6 +34,11 @@ class RecipeDomain(Domain, Protocol):
         """The recipe file that adapts a tiny student, which a user is pointed to."""
         ...
 
+    @property
+    def graders(self) -> Sequence[str] | None:
+        """The graders that make sense of its answers; None for any."""
+        ...
+
     def load(self, source: str, split: str, limit: int | None) -> tuple[list[Context], dict[str, str]]:
         """Contexts of a source, and by context id self-edits known to be good where it has them.
 

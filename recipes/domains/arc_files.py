@@ -11,28 +11,31 @@ from pydantic import ValidationError
 
 from protocol.errors import InvalidInput
 from protocol.messages import Context, Demonstration, Question
+from recipes.domains.expansion import MAX_DEMONSTRATIONS
+from recipes.domains.files import clean, find_source, read_json
 from recipes.domains.grids import read_grid, to_text
-from recipes.domains.knowledge_files import clean, read_json
 
 SHAPE: Final = '{"train": [{"input": grid, "output": grid}], "test": [{"input": grid}]}'
 
 
 def load_tasks(source: str) -> list[Context]:
-    """Read every task of a source, in its order. The title is the task's name; a test without a solution is asked but not graded.
+    """Read every task of a source, in its order, once. The title is the task's name; a test without a solution is asked but not graded.
 
     Args:
         source: A file of challenges, `{name: task}`, whose solutions, `{name: [grid]}`, are read too if they lie beside it under the same
             name with `solutions` for `challenges`; a file of one task; or a folder of such files.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise InvalidInput(f"data source {source!r} does not exist; give ARC's file of challenges, or a folder with a file for each task")
+    path = find_source(source, "give ARC's file of challenges, or a folder with a file for each task")
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     solutions = {_solutions_of(file) for file in files}
-    tasks = [task for file in files if file not in solutions for task in _load_file(file)]
+    tasks: dict[str, Context] = {}
+    for file in files:
+        for task in _load_file(file) if file not in solutions else ():
+            if tasks.setdefault(task.title, task) != task:
+                raise InvalidInput(f"{file}: task {task.title!r} is in {path} twice and not the same; give them different names")
     if not tasks:
         raise InvalidInput(f"{path} holds no tasks; each is {SHAPE}")
-    return tasks
+    return list(tasks.values())
 
 
 def _load_file(path: Path) -> list[Context]:
@@ -48,8 +51,8 @@ def _load_file(path: Path) -> list[Context]:
     tasks = []
     for name, task in content.items():
         if solutions is not None and name not in solutions:
-            raise InvalidInput(f"{beside} has no solutions of task {name!r}, which {path} has; add them, or move the file away")
-        tasks.append(read_task(name, task, None if solutions is None else solutions[name], f"{path}, task {name!r}"))
+            raise InvalidInput(f"{beside} has no solutions of task {name!r:.80}, which {path} has; add them, or move the file away")
+        tasks.append(read_task(name, task, None if solutions is None else solutions[name], f"{path}, task {name!r:.80}"))
     return tasks
 
 
@@ -65,6 +68,8 @@ def read_task(name: str, task: Any, solutions: Any, place: str) -> Context:
         raise InvalidInput(f"{place} is no task; it must be {SHAPE}")
     if len(pairs) < 2:
         raise InvalidInput(f"{place} has too few demonstrations, {len(pairs)}; learning by leaving one out takes 2, so leave the task out")
+    if len(pairs) > MAX_DEMONSTRATIONS:
+        raise InvalidInput(f"{place} has {len(pairs)} demonstrations, more than {MAX_DEMONSTRATIONS}; leave some out")
     if not tests:
         raise InvalidInput(f"{place} has no test; give at least one input")
     if solutions is not None and (not isinstance(solutions, list) or len(solutions) != len(tests)):
@@ -78,11 +83,13 @@ def read_task(name: str, task: Any, solutions: Any, place: str) -> Context:
         solution = test.get("output") if solutions is None else solutions[n]
         answers = () if solution is None else (to_text(read_grid(solution, f"{place}, solution {n}")),)
         questions.append(Question(text=_side(test, "input", f"{place}, test {n}"), answers=answers))
+    if len({bool(question.answers) for question in questions}) > 1:
+        raise InvalidInput(f"{place} has solutions for some of its tests only; a task is solved as a whole, so give all of them or none")
     try:
         return Context(title=clean(name), demonstrations=demonstrations, questions=tuple(questions))
     except ValidationError as error:
         problem = error.errors()[0]
-        raise InvalidInput(f"{place:.200}: {problem['loc'][0]}: {problem['msg']}; make them fewer, or the name shorter") from error
+        raise InvalidInput(f"{place}: {problem['loc'][0]}: {problem['msg']}; make them fewer, or the name shorter") from error
 
 
 def _side(pair: Mapping[str, Any], side: str, place: str) -> str:

@@ -29,7 +29,7 @@ MAX_SHIFT: Final = 4
 
 @dataclass(frozen=True)
 class Augmentations:
-    """Which groups of augmentations an edit chose."""
+    """Which groups of augmentations a self-edit chose."""
 
     basic: bool = False
     size: bool = False

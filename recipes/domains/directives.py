@@ -12,7 +12,7 @@ from pydantic import Field, StrictBool, StrictInt, ValidationError
 
 from protocol.errors import InvalidInput, MalformedEdit
 from protocol.messages import Context, Message, SelfEdit, Update
-from recipes.domains.knowledge_files import read_json, read_jsonl
+from recipes.domains.files import first_doubled, read_json, read_jsonl
 
 MAX_CHARACTERS: Final = 20_000
 MAX_BRACES: Final = 100
@@ -184,8 +184,7 @@ def _objects(text: str) -> Iterator[tuple[dict[str, Any] | None, str]]:
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         known = dict(pairs)
         if len(known) < len(pairs):
-            doubled = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-            problems.append(f"key {doubled!r:.80} stands there twice")
+            problems.append(f"key {first_doubled(pairs)!r:.80} stands there twice")
         return known
 
     decoder = json.JSONDecoder(

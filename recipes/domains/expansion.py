@@ -7,6 +7,7 @@ the published code first takes colours that the task lacks. And where the sides 
 them too.
 """
 
+import hashlib
 import itertools
 import random
 from collections.abc import Sequence
@@ -18,12 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.domains.augmentations import Augmentations, Augmenter, Demonstrations, Pair
-from recipes.domains.grids import COLOURS, MAX_SIDE
+from recipes.domains.grids import COLOURS
+from recipes.domains.settings import MAX_SIDE
 
 LEFT_OUT: Final = (1, 2)
 """How many of the demonstrations an initial task goes without: its test, or its test and one more."""
 
-Numbers = tuple[int, ...]
+MAX_DEMONSTRATIONS: Final = 20
+"""Tasks grow with their square. ARC's have ten at most."""
+
+TaskNumbers = tuple[int, ...]
 """A task in numbers of its examples, the test last."""
 
 
@@ -36,8 +41,8 @@ class TrainingTask:
 
     @cached_property
     def key(self) -> bytes:
-        """All shapes and cells; equal for equal tasks only."""
-        return b"".join(_key(pair) for pair in (*self.demonstrations, self.test))
+        """A hash over all shapes and cells."""
+        return hashlib.blake2b(b"".join(_key(pair) for pair in (*self.demonstrations, self.test))).digest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TrainingTask) and self.key == other.key
@@ -106,7 +111,7 @@ def _transform(
     distinct: list[Pair] = []
     known: dict[bytes, int] = {}
     rows = []
-    for augmenter in (*augmenters, _leave):
+    for augmenter in (*augmenters, _as_it_is):
         row = {}
         for place, demonstration in enumerate(demonstrations):
             before, after = augmenter(demonstration, seed)
@@ -120,7 +125,7 @@ def _transform(
     return distinct, rows
 
 
-def _unite(rows: Sequence[dict[int, int]], count: int, left_out: int) -> list[Numbers]:
+def _unite(rows: Sequence[dict[int, int]], count: int, left_out: int) -> list[TaskNumbers]:
     """The distinct tasks of all rows, the augmented ones first."""
     initial = _initial_tasks(count, left_out)
     return list(
@@ -128,7 +133,7 @@ def _unite(rows: Sequence[dict[int, int]], count: int, left_out: int) -> list[Nu
     )
 
 
-def _initial_tasks(count: int, left_out: int) -> list[Numbers]:
+def _initial_tasks(count: int, left_out: int) -> list[TaskNumbers]:
     """Each example as the test; of the others, all but `left_out` - 1 in their order, for each choice of those."""
     tasks = []
     for test in range(count):
@@ -149,7 +154,7 @@ def _permute(task: TrainingTask, draw: random.Random, colours: bool) -> Training
     )
 
 
-def _leave(pair: Pair, seed: int) -> Pair:
+def _as_it_is(pair: Pair, seed: int) -> Pair:
     return pair
 
 

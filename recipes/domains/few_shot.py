@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from protocol.domain import Grader
 from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.messages import Context, Example, Outcome, Outcomes, SelfEdit
 from recipes.domains.arc_files import load_tasks
 from recipes.domains.augmentations import VIEWS, Augmentations
 from recipes.domains.directives import REQUEST, DataGeneration, find_directives, read_directives
-from recipes.domains.expansion import count_tasks, make_tasks
+from recipes.domains.expansion import MAX_DEMONSTRATIONS, count_tasks, make_tasks
 from recipes.domains.grid_pictures import TaskPicture
 from recipes.domains.grids import UNREADABLE, Grid, from_text, read_answer, to_text, write_output, write_task
 from recipes.domains.settings import GridSettings
@@ -30,6 +32,7 @@ class FewShot:
     styles = ("directives",)
     floor = 0.0
     default_grader = "verbatim"
+    graders = ("verbatim",)
     closed_book = False
     adapt_recipe = "recipes/tiny/adapt_few_shot.yaml"
 
@@ -93,10 +96,14 @@ class FewShot:
         settings, notation = self.settings, self.settings.notation
         limits = (settings.max_sequences, settings.max_side)
         tasks = make_tasks(_demonstrations(context), _chosen(edit), seed, *limits, recolour=settings.always_recolour)
-        return [
-            Example(prompt=write_task(task.demonstrations, task.test[0], notation), completion=write_output(task.test[1], notation))
-            for task in tasks
-        ]
+        try:
+            return [
+                Example(prompt=write_task(task.demonstrations, task.test[0], notation), completion=write_output(task.test[1], notation))
+                for task in tasks
+            ]
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"].lower()
+            raise InnerLoopFailed(f"a training task of {context.label!r} is too long ({reason}); give fewer demonstrations") from error
 
     def count(self, context: Context, edit: SelfEdit, seed: int) -> dict[str, int]:
         """How many tasks a self-edit makes before colours and examples are permuted, by how many examples are left out."""
@@ -149,10 +156,12 @@ def _chosen(edit: SelfEdit) -> Augmentations:
     for name, value in edit.directives.items():
         if name not in known or not isinstance(value, bool):
             raise InnerLoopFailed(f"directives.{name} is {value!r}; directives are {', '.join(known)}, each true or false")
-    return Augmentations(*(bool(edit.directives.get(name)) for name in known))
+    return Augmentations(**{name.split("_")[1]: bool(chosen) for name, chosen in edit.directives.items()})
 
 
 def _demonstrations(context: Context) -> list[tuple[Grid, Grid]]:
+    if len(context.demonstrations) > MAX_DEMONSTRATIONS:
+        raise InnerLoopFailed(f"the context has {len(context.demonstrations)} demonstrations, more than {MAX_DEMONSTRATIONS}; give fewer")
     return [(_grid(pair.input), _grid(pair.output)) for pair in context.demonstrations]
 
 

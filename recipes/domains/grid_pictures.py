@@ -1,5 +1,6 @@
 """Pictures of a few-shot task: its demonstrations, what was answered under each condition, and the solution. As PNG and in the terminal."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PALETTE: Final = ("#000000", "#0074D9", "#FF4136", "#2ECC40", "#FFDC00", "#AAAAAA", "#F012BE", "#FF851B", "#7FDBFF", "#870C25")
 """Colours 0 to 9, as ARC's own pages show them."""
 _SHOWN_DEMONSTRATIONS: Final = 5
+_SHOWN_TESTS: Final = 4
 
 Panel = tuple[str, Grid | None]
 """A heading, and the grid under it."""
@@ -36,13 +38,13 @@ class TaskPicture:
     answers: Mapping[str, Sequence[str]]
 
     def rows(self) -> list[list[Panel]]:
-        """Demonstrations' inputs, their outputs, then a row for each test."""
+        """The first demonstrations' inputs, their outputs, then a row for each of the first tests."""
         shown = self.context.demonstrations[:_SHOWN_DEMONSTRATIONS]
         rows = [
             [("demonstration", from_text(pair.input)) for pair in shown],
             [("becomes", from_text(pair.output)) for pair in shown],
         ]
-        for number, question in enumerate(self.context.questions):
+        for number, question in enumerate(self.context.questions[:_SHOWN_TESTS]):
             tested: list[Panel] = [("test", from_text(question.text))]
             for condition, answers in self.answers.items():
                 attempts = answers[number].split("\n\n")
@@ -64,7 +66,9 @@ class TaskPicture:
         for own, row in zip(axes, rows, strict=True):
             for axis, panel in zip(own, [*row, *[None] * (columns - len(row))], strict=True):
                 _draw(axis, panel)
-        figure.savefig(path, dpi=100)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(path, dpi=100)
 
     def __rich__(self) -> Group:
         parts: list[Text | Table] = [Text(self.context.title, style="bold")]

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import InvalidInput
+from recipes.domains.settings import MAX_SIDE
 
 Grid = NDArray[np.int8]
 Notation = Literal["arrays", "cells"]
 
-MAX_SIDE: Final = 30
 COLOURS: Final = 10
 UNREADABLE: Final = "no grid"
 """What is told of an answer that is none."""

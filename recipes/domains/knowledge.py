@@ -28,6 +28,7 @@ class Knowledge:
     styles = tuple(STYLES)
     floor = -1.0
     default_grader = "contained"
+    graders = None
     closed_book = True
     adapt_recipe = "recipes/tiny/adapt_student.yaml"
     answer_tokens = 64

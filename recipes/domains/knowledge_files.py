@@ -3,7 +3,6 @@
 Whatever is wrong is an `InvalidInput` that names the file, the place, the value and the remedy.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from protocol.errors import InvalidInput
 from protocol.messages import Context, Question
+from recipes.domains.files import find_source, read_json, read_jsonl, read_text
 
 TEXT_SUFFIXES = (".txt", ".md")
 SHAPE = '{"title": str, "context": str, "questions": [{"question": str, "answer": str}]}'
@@ -27,9 +27,7 @@ def load_contexts(source: str, split: str = "") -> list[Context]:
     """
     if source.startswith("hub:"):
         return _from_datasets(source, split)
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise InvalidInput(f"data source {source!r} does not exist; give a file or folder, or hub:NAME for a hub data set")
+    path = find_source(source, "give a file or folder, or hub:NAME for a hub data set")
     if path.is_dir():
         is_saved = (path / "state.json").exists() or (path / "dataset_dict.json").exists()
         return _from_datasets(source, split) if is_saved else _from_folder(path)
@@ -37,7 +35,7 @@ def load_contexts(source: str, split: str = "") -> list[Context]:
         case ".json":
             contexts = list(_from_json(path))
         case ".jsonl":
-            contexts = [context_of(row, f"{path}, line {number}") for number, row in read_jsonl(path)]
+            contexts = [context_of(row, f"{path}, line {number}") for number, row in read_jsonl(path, SHAPE)]
         case ".txt" | ".md":
             contexts = [_from_text(path)]
         case suffix:
@@ -45,44 +43,6 @@ def load_contexts(source: str, split: str = "") -> list[Context]:
     if not contexts:
         raise InvalidInput(f"{path} holds no contexts; each is {SHAPE}")
     return contexts
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
-
-
-def read_jsonl(path: Path, shape: str = SHAPE) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, value) for every line that is not blank; `shape` says in messages what a line should be."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InvalidInput(f"{path}, line {number} is not JSON: {error}; every line is one object {shape}") from error
-
-
-def clean(text: str) -> str:
-    """Text that can be written again: half characters, which JSON can hold and UTF-8 cannot, become question marks."""
-    return text.encode("utf-8", errors="replace").decode()
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, whatever it is."""
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise InvalidInput(f"{path} nests too deeply to be data") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise InvalidInput(f"{path} is not JSON that can be read: {error}") from error
 
 
 def _from_json(path: Path) -> Iterator[Context]:
@@ -140,7 +100,7 @@ def _from_folder(folder: Path) -> list[Context]:
         raise InvalidInput(f"{folder} holds no .txt or .md passages")
     questions: dict[str, list[Any]] = {path.name: [] for path in files}
     for path in sorted(folder.glob("*.jsonl")):
-        for number, row in read_jsonl(path):
+        for number, row in read_jsonl(path, SHAPE):
             place = f"{path}, line {number}"
             if not isinstance(row, dict):
                 raise InvalidInput(f'{place} is a {type(row).__name__}; it must be {{"passage": file, "question": str, "answer": str}}')

@@ -1,7 +1,12 @@
 """Settings of domains that have any. Torch-free: recipe files and `--help` read them too."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Final, Literal
+
+from protocol.errors import InvalidInput
+
+MAX_SIDE: Final = 30
+"""Of any grid, as ARC has it."""
 
 
 @dataclass
@@ -26,6 +31,24 @@ class GridSettings:
     max_side: int = 30
     always_recolour: bool = False
     max_sequences: int = 250
+
+    def check(self, place: str, prefix: str) -> None:
+        """See that every value is in its range.
+
+        Raises:
+            InvalidInput: Names the place, the key, which begins with `prefix`, the value and the remedy.
+        """
+        for name, most in (("attempts", 2), ("votes", 8), ("max_side", MAX_SIDE), ("max_sequences", None)):
+            value = getattr(self, name)
+            if value < 1:
+                raise InvalidInput(f"{place}: {prefix}{name} is {value}; it must be at least 1")
+            if most is not None and value > most:
+                raise InvalidInput(f"{place}: {prefix}{name} is {value}; it must be at most {most}")
+        if self.attempts > self.votes:
+            raise InvalidInput(
+                f"{place}: {prefix}attempts is {self.attempts}, but {prefix}votes is {self.votes}, and one vote names one grid; "
+                f"set {prefix}votes=8"
+            )
 
     def describe(self) -> str:
         """What differs from the defaults, in a fixed order."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from protocol.errors import InvalidInput
 from protocol.messages import Context
-from recipes.domains.knowledge_files import clean, context_of, read_json, read_jsonl
+from recipes.domains.files import clean, read_json, read_jsonl
+from recipes.domains.knowledge_files import context_of
 from recipes.domains.knowledge_text import read_prompt, style_of
 
 SHAPE = '{"title": str, "context": str, "completions": [str]} or {"prompt": str, "completion": str}'

@@ -14,7 +14,7 @@ import numpy as np
 
 from recipes.domains.grids import COLOURS, Grid
 
-MAX_SIDE: Final = 6
+TINY_SIDE: Final = 6
 
 Rule = Callable[[Grid], Grid]
 Pair = tuple[Grid, Grid]
@@ -33,8 +33,8 @@ class Family:
     """
 
     draw: Callable[[random.Random], Rule]
-    heights: tuple[int, int] = (2, MAX_SIDE)
-    widths: tuple[int, int] = (2, MAX_SIDE)
+    heights: tuple[int, int] = (2, TINY_SIDE)
+    widths: tuple[int, int] = (2, TINY_SIDE)
     zeros: float | None = None
     square: bool = False
     recolours: Rule | None = None
@@ -176,7 +176,7 @@ def _joined(axis: int, other: Rule = lambda grid: grid) -> Rule:
 
 
 _SHORT, _NARROW = (2, 3), (2, 3)
-_LARGE = (3, MAX_SIDE)
+_LARGE = (3, TINY_SIDE)
 
 SEEN: Final[dict[str, Family]] = {
     "identity": Family(_always(lambda grid: grid)),
@@ -222,7 +222,7 @@ UNSEEN: Final[dict[str, Family]] = {
     "right_half": Family(_always(lambda grid: grid[:, (grid.shape[1] + 1) // 2 :])),
     "drop_last_column": Family(_always(lambda grid: grid[:, :-1]), widths=_LARGE),
     "double_columns": Family(_always(lambda grid: grid.repeat(2, axis=1)), widths=_NARROW),
-    "interior": Family(_always(lambda grid: grid[1:-1, 1:-1]), (4, MAX_SIDE), (4, MAX_SIDE)),
+    "interior": Family(_always(lambda grid: grid[1:-1, 1:-1]), (4, TINY_SIDE), (4, TINY_SIDE)),
     "margin": Family(_always(lambda grid: np.pad(grid, 1)), (2, 4), (2, 4)),
     "shift_down": Family(_always(lambda grid: np.roll(grid, 1, axis=0))),
     "shift_left": Family(_always(lambda grid: np.roll(grid, -1, axis=1))),
@@ -258,7 +258,7 @@ def is_of_another_family(pairs: Sequence[Pair], held_out: bool) -> bool:
 
 
 def make_task(
-    rng: random.Random, family: Family, pairs: int, max_side: int = MAX_SIDE, max_cells: int = 10**9, fixed: float = 0.5
+    rng: random.Random, family: Family, pairs: int, max_side: int = TINY_SIDE, max_cells: int = 10**9, fixed: float = 0.5
 ) -> list[Pair] | None:
     """Draw inputs, all different, and apply one rule to them.
 
@@ -285,7 +285,7 @@ def make_task(
             width = height
         grid = _draw_grid(rng, height, width, palette or rng.sample(range(1, 10), rng.randint(2, 5)), zeros)
         result = np.ascontiguousarray(rule(grid))
-        if not 1 <= min(result.shape) <= max(result.shape) <= MAX_SIDE:
+        if not 1 <= min(result.shape) <= max(result.shape) <= TINY_SIDE:
             continue
         if family is not SEEN["identity"] and np.array_equal(grid, result) and rng.random() < 0.9:
             continue

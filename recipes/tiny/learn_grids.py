@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreT
 from recipes.domains.grids import CELL_WORD, COLOURS, SIZE_WORD, cell_word, size_word, write_output, write_task
 from recipes.settings import Pretrain
 from recipes.tiny.encoding import SPECIAL, Encoder, Probe, Segment, finish_tokenizer, weighted_loss
-from recipes.tiny.grids import MAX_SIDE, SEEN, UNSEEN, Family, Pair, make_task
+from recipes.tiny.grids import SEEN, TINY_SIDE, UNSEEN, Family, Pair, make_task
 
 CONTEXT_WEIGHT: Final = 0.05
 LONGEST: Final = 300
@@ -26,7 +26,7 @@ LONGEST: Final = 300
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of 762 words: one for each cell, size and role."""
-    sides = range(MAX_SIDE)
+    sides = range(TINY_SIDE)
     sizes = [size_word(height + 1, width + 1) for height in sides for width in sides]
     cells = [cell_word(side, colour, row, column) for side in "io" for colour in range(COLOURS) for row in sides for column in sides]
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, "in", "out", *sizes, *cells])}

@@ -92,7 +92,7 @@ def test_a_student_too_large_for_one_device_is_spread_and_learns_the_same(tmp_pa
     for key in ("answers", "scores", "gain", "malformed"):
         assert reports[0][key] == reports[1][key]
     assert reports[0]["base"]["fingerprint"] == reports[1]["base"]["fingerprint"]
-    first, second = (load_file(Path(report["version"]["path"]) / "adapter_model.safetensors") for report in reports)
+    first, second = (load_file(Path(report["versions"][0]["path"]) / "adapter_model.safetensors") for report in reports)
     assert first.keys() == second.keys()
     assert max(float((first[name] - second[name]).abs().max()) for name in first) <= 1e-3  # a tenth of one step
 

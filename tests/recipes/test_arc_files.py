@@ -43,10 +43,10 @@ def test_a_task_may_have_several_tests(tmp_path: Path) -> None:
 
 
 def test_a_file_of_one_task_is_named_by_the_file_and_has_its_own_outputs(tmp_path: Path) -> None:
-    tests = [{"input": [[1]], "output": [[9]]}, {"input": [[2]]}]
+    tests = [{"input": [[1]], "output": [[9]]}, {"input": [[2]], "output": [[8]]}]
     (task,) = load_tasks(write(tmp_path / "harp.json", {**TASK, "test": tests}))
     assert task.title == "harp"
-    assert task.questions == (Question(text="1", answers=("9",)), Question(text="2"))
+    assert task.questions == (Question(text="1", answers=("9",)), Question(text="2", answers=("8",)))
 
 
 def test_a_folder_is_read_file_by_file_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -102,7 +102,11 @@ def test_sides_up_to_30_are_read(tmp_path: Path) -> None:
         (changed(test=[{"input": LARGE}]), "test 0, input is 31 by 31; a grid is at most 30 by 30"),
         (changed(train=[PAIR, {"input": [[1]]}]), "task 'harp', train 1, output is None"),
         (changed(test=[{"input": [[1]], "output": [[10]]}]), "task 'harp', solution 0: row 0 holds 10"),
-        (changed(train=[PAIR] * 1001), "task 'harp': demonstrations: Tuple should have at most 1000 items"),
+        (changed(train=[PAIR] * 21), "task 'harp' has 21 demonstrations, more than 20; leave some out"),
+        (changed(test=[{"input": [[1]], "output": [[2]]}, {"input": [[1]]}]), "for some of its tests only; .* give all of them or none"),
+        ('{"harp": 1, "harp": 2}', "is not JSON that can be read: key 'harp' stands there twice; leave one out"),
+        ('{"harp": {"test": [], "train": [], "train": []}}', "key 'train' stands there twice"),
+        ({"h" * 1_000_000: 3}, r"task 'h{79} is no task"),
         ({"h" * 10_001: TASK}, "title: String should have at most 10000 characters.*; make them fewer, or the name shorter"),
     ],
 )
@@ -133,6 +137,28 @@ def test_wrong_solutions_name_the_place_the_value_and_the_remedy(tmp_path: Path,
 def test_half_characters_in_a_name_become_question_marks(tmp_path: Path) -> None:
     (task,) = load_tasks(write(tmp_path / "challenges.json", {"\ud800": TASK}))
     assert task.title == "?"
+
+
+def test_a_task_that_is_there_twice_is_read_once_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a-challenges.json", {"harp": TASK})
+    write(tmp_path / "harp.json", TASK)
+    assert [task.title for task in load_tasks(str(tmp_path))] == ["harp"]
+    write(tmp_path / "harp.json", {**TASK, "test": [{"input": [[3]]}]})
+    with pytest.raises(InvalidInput, match=r"harp\.json: task 'harp' is in .* twice and not the same; give them different names"):
+        load_tasks(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", ["~no-such-user/tasks.json", "h" * 300])
+def test_a_source_that_cannot_even_be_looked_up_is_refused_with_the_remedy(source: str) -> None:
+    with pytest.raises(InvalidInput, match=r"cannot be looked up .*; give ARC's file of challenges"):
+        load_tasks(source)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "challenges.json").open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(InvalidInput, match="has 2147483648 bytes, more than 1073741824; split it"):
+        load_tasks(str(tmp_path / "challenges.json"))
 
 
 def test_a_missing_source_is_named_with_the_remedy(tmp_path: Path) -> None:

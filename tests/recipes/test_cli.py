@@ -193,6 +193,10 @@ def test_training_sequences_are_written_for_every_task(tmp_path: Path) -> None:
         (CHALLENGES, ["--directives", "{}"], "--out is missing; give a file, or --count"),
         (CHALLENGES, ["--directives", "{}", "--seed", "-1", "--count"], "--seed is -1; it must not be negative"),
         (CHALLENGES, ["--count"], "--count is for ARC's tasks; give --directives with it"),
+        (CHALLENGES, ["--notation", "cells", "--out", "x"], "--notation is for ARC's tasks; give --directives with it"),
+        (CHALLENGES, ["--out", "x"], "If these are ARC's tasks, give --directives"),
+        (CHALLENGES, ["--directives", "{}", "--count", "--out", "x"], "--out and --count are both given; choose one"),
+        (CHALLENGES, ["--directives", "{}", "--count", "--style", "self-qa"], "--style is 'self-qa', which is for texts"),
     ],
 )
 def test_wrong_input_to_expand_names_the_remedy(tmp_path: Path, content: str | None, words: list[str], message: str) -> None:

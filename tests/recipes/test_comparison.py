@@ -138,10 +138,16 @@ def test_a_report_knows_the_groups_of_its_contexts() -> None:
 
 
 def test_a_ranking_says_which_of_its_places_the_figures_support() -> None:
-    ranking = rank({"a": [0.0, 0.1, 0.0, 0.1], "b": [0.9, 1.0, 0.9, 1.0], "c": [0.1, 0.0, 0.1, 0.1]})
+    accuracies = {"a": [0.0, 0.1, 0.0, 0.1] * 2, "b": [0.9, 1.0, 0.9, 1.0] * 2, "c": [0.1, 0.0, 0.1, 0.1] * 2}
+    ranking = rank(accuracies)
     assert [place["condition"] for place in ranking] == ["b", "c", "a"]
     assert [place["supported"] for place in ranking] == [True, False, False]
     assert ranking[0]["lead"]["mean"] == pytest.approx(0.875)
+
+
+@pytest.mark.parametrize(("count", "supported"), [(1, False), (5, False), (6, True)])
+def test_a_few_contexts_support_no_ranking(count: int, supported: bool) -> None:
+    assert rank({"a": [0.3] * count, "b": [0.1] * count})[0]["supported"] is supported
 
 
 def test_a_ranking_that_its_interval_does_not_support_is_said_to_be_so() -> None:

@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import pytest
 from scripted import ScriptedStudent, refusal
 
+from protocol.errors import TutelageError
 from protocol.exchange import InProcessExchange
 from protocol.journal import Journal
 from protocol.messages import (
@@ -20,15 +22,27 @@ PAID = {("Ada", "one"): 1.0, ("Bob", "one"): 0.0, ("Ada", "two"): 0.5, ("Bob", "
 
 def pay(request: RewardRequest) -> float | Refusal:
     paid = PAID.get((request.context.title, request.edit.examples[0].completion))
-    return refusal(request) if paid is None else paid
+    failed = (request.context.title, request.edit.examples[0].completion) == ("Eve", "two")
+    return refusal(request, ungraded=failed) if paid is None else paid
+
+
+def choose(folder: Path, *names: str) -> list[Constant]:
+    domain, task = choose_task(RecipeSettings(grader="exact_match"))
+    contexts = [Context(title=name, passage="x", questions=(Question(text="?", answers=("y",)),)) for name in names]
+    scoring = Scoring(domain, task, LoopSettings(), repeats=1, seed=0)
+    exchange = InProcessExchange(ScriptedStudent(pay))
+    return choose_constant(scoring, ["three", "one", "two"], exchange, contexts, "seed-0", Journal(folder / "journal.jsonl"))
+
+
+CHOSEN = [Constant("one", 0.5), Constant("two", 0.5), Constant("three", -0.125)]
+"""Bob's "three" is refused, and paid the floor."""
 
 
 def test_the_constant_with_the_best_mean_comes_first_and_ties_keep_the_earlier(tmp_path: Path) -> None:
-    domain, task = choose_task(RecipeSettings(grader="exact_match"))
-    contexts = [Context(title=name, passage="x", questions=(Question(text="?", answers=("y",)),)) for name in ("Ada", "Bob")]
-    scoring = Scoring(domain, task, LoopSettings(), repeats=1, seed=0)
-    texts = ["three", "one", "two"]  # Bob's "three" is refused, and paid the floor
-    constants = choose_constant(
-        scoring, texts, InProcessExchange(ScriptedStudent(pay)), contexts, "seed-0", Journal(tmp_path / "journal.jsonl")
-    )
-    assert constants == [Constant("one", 0.5), Constant("two", 0.5), Constant("three", -0.125)]
+    assert choose(tmp_path, "Ada", "Bob") == CHOSEN
+
+
+def test_a_context_on_which_the_grader_failed_does_not_count_for_any_constant(tmp_path: Path) -> None:
+    assert choose(tmp_path, "Ada", "Eve", "Bob") == CHOSEN
+    with pytest.raises(TutelageError, match="no training context has verdicts on all constants"):
+        choose(tmp_path, "Eve")

@@ -27,9 +27,10 @@ from protocol.messages import (
 from recipes.adapt_student import report_versions
 from recipes.config import load_recipe
 from recipes.domains import open_domain
-from recipes.domains.augmentations import VIEWS
+from recipes.domains.augmentations import VIEWS, Augmentations
+from recipes.domains.expansion import count_tasks
 from recipes.domains.few_shot import FewShot
-from recipes.domains.grids import from_text, write_grid, write_output
+from recipes.domains.grids import Grid, from_text, write_grid, write_output
 from recipes.domains.settings import GridSettings
 from recipes.graders import GRADERS
 from recipes.graders.words import Verbatim
@@ -56,11 +57,15 @@ def domain(**changes: Any) -> FewShot:
     return FewShot(GridSettings(**changes))
 
 
-def answer(text: str, view: int) -> str:
-    """What a student writes that has a grid in mind and sees the task in a view."""
+def grid_of(text: str) -> Grid:
     grid = from_text(text)
     assert grid is not None
-    return write_grid(VIEWS[view].apply(grid), "arrays", "o") + "#"
+    return grid
+
+
+def answer(text: str, view: int) -> str:
+    """What a student writes that has a grid in mind and sees the task in a view."""
+    return write_grid(VIEWS[view].apply(grid_of(text)), "arrays", "o") + "#"
 
 
 def read(of: Domain, answers: Sequence[str], context: Context = CONTEXT) -> tuple[Outcome, ...]:
@@ -330,6 +335,32 @@ def test_a_context_without_grids_is_neither_expanded_nor_asked() -> None:
         domain().ask(NO_GRIDS)
     with pytest.raises(InnerLoopFailed, match="'Who\\?' is no grid"):
         domain().ask(CONTEXT.model_copy(update={"questions": (Question(text="Who?"),)}))
+
+
+def test_many_demonstrations_are_refused_before_they_multiply() -> None:
+    pairs = tuple(Demonstration(input=str(n % 10), output="1") for n in range(1000))
+    for work in (domain().expand, domain().count):
+        with pytest.raises(InnerLoopFailed, match="the context has 1000 demonstrations, more than 20; give fewer"):
+            work(CONTEXT.model_copy(update={"demonstrations": pairs}), NO_AUGMENTATION, 0)
+
+
+def test_a_task_that_is_too_long_to_be_written_is_refused() -> None:
+    large = "\n".join(["0" * 30] * 30)
+    pairs = tuple(Demonstration(input=large[:-1] + str(n % 10), output=large[:-2] + str(n)) for n in range(10, 30))
+    with pytest.raises(InnerLoopFailed, match=r"is too long \(string should have at most 200000 characters\); give fewer demonstrations"):
+        domain(notation="cells").expand(Context(title="harp", demonstrations=pairs), NO_AUGMENTATION, 0)
+
+
+@pytest.mark.parametrize("group", ["basic", "size", "chain", "repeat"])
+def test_a_directive_chooses_the_group_of_its_name(group: str) -> None:
+    pairs = (
+        Demonstration(input="12\n30", output="1"),
+        Demonstration(input="31\n00", output="2"),
+        Demonstration(input="11\n10", output="3"),
+    )
+    context, edit = Context(demonstrations=pairs), SelfEdit(directives={f"use_{group}_augmentations": True})
+    solved = [(grid_of(pair.input), grid_of(pair.output)) for pair in pairs]
+    assert domain().count(context, edit, 0) == count_tasks(solved, Augmentations(**{group: True}))
 
 
 @pytest.fixture(scope="module")
