@@ -3,10 +3,13 @@
 A teacher's side sees only `Exchange`; whether the student lives in this process or elsewhere is the recipe's choice.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from protocol.messages import Answers, AskRequest, CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
+
+Take = Callable[[Sequence[str]], bool]
+"""Whether to train a cohort, from the ids in it that are to be answered."""
 
 
 class Exchange(Protocol):
@@ -50,8 +53,14 @@ class StudentService(Protocol):
 
     def describe(self) -> StudentCard: ...
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
-        """Answer requests, in any order, but for those whose ids are known; those trained together at once."""
+    def score(
+        self, requests: Sequence[RewardRequest], known: Collection[str] = (), take: Take | None = None
+    ) -> Iterator[Sequence[Reward | Refusal]]:
+        """Answer requests, in any order, but for those whose ids are known; those trained together at once.
+
+        Args:
+            take: Asked before each cohort; one that is not taken is left out.
+        """
         ...
 
     def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:

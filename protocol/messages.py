@@ -335,7 +335,7 @@ class Limits(Message):
 class StudentCard(Message):
     """Who the student is. `settings` holds everything else that decides a reward: inner loop, engine, dtype.
 
-    `inner_loop` says in words which engine runs inner loops, and why.
+    `inner_loop` says in words which engine runs inner loops, and why; `domains` and `graders` are those it has, with their versions.
     """
 
     version: Literal[1] = PROTOCOL_VERSION
@@ -345,6 +345,7 @@ class StudentCard(Message):
     settings: dict[Name, Scalar | None]
     inner_loop: ShortText = ""
     domains: dict[Name, int]
+    graders: dict[Name, int] = {}
 
     @model_validator(mode="after")
     def _has_a_domain(self) -> "StudentCard":
@@ -353,6 +354,7 @@ class StudentCard(Message):
         return self
 
 
-def measurement_key(card: StudentCard, request: RewardRequest | AskRequest | CommitRequest) -> str:
-    """The identity of a measurement. The first answer under a key is the answer; it is never computed again."""
-    return content_id("measurement", card.fingerprint, card.settings, card.limits.model_dump(), request.id)
+def measurement_key(card: StudentCard, request: RewardRequest | AskRequest | CommitRequest | str) -> str:
+    """The identity of a measurement, from a request or its id. The first answer under a key is the answer; it is never computed again."""
+    request_id = request if isinstance(request, str) else request.id
+    return content_id("measurement", card.fingerprint, card.settings, card.limits.model_dump(), request_id)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
 
 from protocol.journal import Record
 from protocol.messages import (
@@ -17,6 +18,7 @@ from protocol.messages import (
     StudentCard,
     VersionCard,
 )
+from protocol.wire import Cancellation, Results, Submission, Wanted
 
 MESSAGES: dict[str, Any] = {
     "context": Context,
@@ -29,6 +31,10 @@ MESSAGES: dict[str, Any] = {
     "commit_request": CommitRequest,
     "version_card": VersionCard,
     "student_card": StudentCard,
+    "submission": Submission,
+    "wanted": Wanted,
+    "results": Results,
+    "cancellation": Cancellation,
     "journal_record": Record,
 }
 
@@ -36,3 +42,11 @@ MESSAGES: dict[str, Any] = {
 def json_schema(name: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one message; `name` is a key of `MESSAGES`."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **TypeAdapter(MESSAGES[name]).json_schema()}
+
+
+def component_schemas() -> dict[str, Any]:
+    """The schemas of all messages by class name, for an OpenAPI document."""
+    models = [(message, "validation") for name, message in MESSAGES.items() if name != "journal_record"]
+    _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    found: dict[str, Any] = schemas["$defs"]
+    return found

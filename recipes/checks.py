@@ -1,13 +1,26 @@
 """Check all that a recipe needs before any work, and say what would run. Torch-free, so the answer comes at once."""
 
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
 
 from protocol.errors import InvalidInput
 from protocol.identity import content_id
 from protocol.messages import Context
 from recipes.costs import describe_costs, list_phases, measure_contexts
 from recipes.domains import RecipeDomain
-from recipes.inputs import STAND_IN, check_edit, check_judge_model, check_student, check_teacher, choose_style, choose_task, load_data
+from recipes.inputs import (
+    STAND_IN,
+    check_edit,
+    check_judge_model,
+    check_local_student,
+    check_student,
+    check_teacher,
+    choose_style,
+    choose_task,
+    load_data,
+)
 from recipes.run_folder import check_run_folder
 from recipes.settings import (
     BASELINES,
@@ -18,6 +31,7 @@ from recipes.settings import (
     Experiment,
     Pretrain,
     RecipeSettings,
+    Serve,
     TrainTeacher,
     Transfer,
     WriteQuestions,
@@ -26,6 +40,8 @@ from recipes.settings import (
 )
 from recipes.zero_configs import check_config, zero_stage
 from teacher.settings import FinetuneSettings, TeacherSettings
+
+SHORTEST_TOKEN: Final = 16
 
 
 def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> str:
@@ -63,6 +79,8 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         case Bench():
             _need_one(processes, settings.recipe)
             return _check_bench(settings, fetch)
+        case Serve():
+            return _check_serve(settings, fetch)
     raise NotImplementedError(f"no check for {type(settings).__name__}")
 
 
@@ -81,11 +99,11 @@ def estimate(settings: RecipeSettings) -> str:
 
 def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) -> str:
     _check_finetuning(settings, processes)
-    domain, _ = choose_task(settings)
+    domain, task = choose_task(settings)
     choose_style(settings.teacher.style, domain)
     contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
     check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
-    check_student(settings.student, "student", fetch=fetch)
+    check_student(settings.student, "student", task, fetch=fetch)
     used = min(settings.contexts_per_round, len(contexts))
     written = used * settings.candidates
     return (
@@ -95,11 +113,11 @@ def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) ->
 
 
 def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:
-    domain, _ = choose_task(settings)
+    domain, task = choose_task(settings)
     choose_style(settings.teacher.style, domain)
     contexts, _ = load_data(domain, settings.contexts, "contexts", questions=settings.use == "best", fetch=fetch)
     check_teacher(settings.teacher, "teacher", domain, contexts, settings.candidates, fetch=fetch)
-    check_student(settings.student, "student", fetch=fetch)
+    check_student(settings.student, "student", task, fetch=fetch)
     written = len(contexts) * settings.candidates
     loops = written * settings.repeats if settings.use == "best" else 0
     updates = "one lasting update" if settings.passages == "together" else f"{len(contexts)} lasting updates"
@@ -107,7 +125,7 @@ def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:
 
 
 def _check_compare(settings: Compare, fetch: bool) -> str:
-    domain, _ = choose_task(settings)
+    domain, task = choose_task(settings)
     contexts, references = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
     if settings.retention.source:
         load_data(domain, settings.retention, "retention", questions=True, fetch=fetch)
@@ -121,7 +139,7 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
         choose_style(teacher.style, domain, f"teachers.{name}.style")
         check_teacher(teacher, f"teachers.{name}", domain, contexts, settings.candidates, fetch=fetch)
     for name, student in settings.students.items():
-        check_student(student, f"students.{name}", fetch=fetch)
+        check_student(student, f"students.{name}", task, fetch=fetch)
     baselines, _ = usable_baselines(settings)
     learned = len(settings.teachers) + bool(references) + count_trained(baselines)
     alone = len(settings.teachers) * settings.candidates + bool(references) + count_trained(baselines, settings.candidates)
@@ -131,7 +149,7 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
 
 
 def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
-    domain, _ = choose_task(settings)
+    domain, task = choose_task(settings)
     contexts, _ = load_data(domain, settings.held_out, "held_out", questions=True, fetch=fetch)
     if not settings.teachers or not settings.students:
         raise InvalidInput("transfer needs teachers and students, such as teachers.mine.adapter=FOLDER students.ours.model=FOLDER")
@@ -150,7 +168,7 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
             _refuse_common(load_data(domain, settings.train, "train", questions=True, fetch=fetch)[0], contexts)
             training += settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats * len(teacher.trained_for)
     for name, student in settings.students.items():
-        check_student(student, f"students.{name}", fetch=fetch)
+        check_student(student, f"students.{name}", task, fetch=fetch)
     cells = len(settings.teachers) * len(settings.students)
     return (
         f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train teachers and "
@@ -159,7 +177,7 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
 
 
 def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
-    domain, _ = choose_task(settings)
+    domain, task = choose_task(settings)
     if not domain.closed_book:
         raise InvalidInput(f"domain is {settings.domain!r}, but questions are written for texts; set domain=knowledge")
     contexts, _ = load_data(domain, settings.contexts, "contexts", questions=False, fetch=fetch)
@@ -169,7 +187,7 @@ def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
         )
     choose_style(settings.writer.style, domain, "writer.style")
     check_teacher(settings.writer, "writer", domain, contexts, settings.samples, fetch=fetch)
-    check_student(settings.student, "student", fetch=fetch)
+    check_student(settings.student, "student", task, fetch=fetch)
     told = f"{settings.samples * len(contexts)} texts of questions on {len(contexts)} contexts"
     if not settings.compared:
         return told
@@ -182,7 +200,7 @@ def _check_write_questions(settings: WriteQuestions, fetch: bool) -> str:
 
 def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     _check_finetuning(settings, processes)
-    domain, _ = choose_task(settings)
+    domain, task = choose_task(settings)
     choose_style(settings.teacher.style, domain)
     trained_on, _ = load_data(domain, settings.train, "train", questions=True, fetch=fetch)
     contexts, references = load_data(domain, settings.held_out, "held_out", questions=True, fetch=fetch)
@@ -196,13 +214,13 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     for number, text in enumerate(settings.constants):
         check_edit(domain, text, contexts[0], f"constants[{number}]")
     check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
-    check_student(settings.student, "student", fetch=fetch)
-    if settings.new_student.model:
-        check_student(settings.new_student, "new_student", fetch=fetch)
+    check_student(settings.student, "student", task, fetch=fetch)
+    if settings.new_student.label:
+        check_student(settings.new_student, "new_student", task, fetch=fetch)
     training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
     learned = 3 * settings.held_out_candidates + bool(references) + bool(settings.constants)
     learned += count_trained(settings.baselines, settings.held_out_candidates)
-    evaluation = (2 if settings.new_student.model else 1) * learned * len(contexts) * settings.held_out_repeats
+    evaluation = (2 if settings.new_student.label else 1) * learned * len(contexts) * settings.held_out_repeats
     chosen = len(settings.constants) * len(trained_on) * settings.repeats
     constants = f", {chosen} to choose a constant" if chosen else ""
     return (
@@ -270,13 +288,29 @@ def _check_pretrain(settings: Pretrain) -> str:
     return f"{settings.steps} steps of {settings.documents_per_step} documents{lines}"
 
 
+def _check_serve(settings: Serve, fetch: bool) -> str:
+    check_local_student(settings.student, "student", fetch=fetch)
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        raise InvalidInput(f"tls_certificate is {settings.tls_certificate!r} and tls_key is {settings.tls_key!r}; give both, or neither")
+    for key in ("tls_certificate", "tls_key"):
+        path = getattr(settings, key)
+        if path and not Path(path).is_file():
+            raise InvalidInput(f"{key} is {path!r}, which is no file")
+    token = os.environ.get(settings.token_env, "")
+    if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        raise InvalidInput(f"${settings.token_env} is no token: it takes at least {SHORTEST_TOKEN} printable characters without spaces")
+    if settings.folder:
+        return f"serve {settings.student.model} to teachers who use folder:{settings.folder}"
+    return f"serve {settings.student.model} at {settings.host}, port {settings.port}"
+
+
 def _check_bench(settings: Bench, fetch: bool) -> str:
     domain, _ = choose_task(settings)
     if not settings.subjects:
         raise InvalidInput("bench needs subjects, such as subjects.mine.student.model=FOLDER")
     for name, subject in settings.subjects.items():
         key = f"subjects.{name}"
-        check_student(subject.student, f"{key}.student", fetch=fetch)
+        check_local_student(subject.student, f"{key}.student", fetch=fetch)
         if subject.student.deepspeed is not None:
             raise InvalidInput(f"{key}.student.deepspeed is set, but bench times inner loops in one process; leave it out")
         if subject.contexts.source:

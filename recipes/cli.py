@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   tutelage expand iter0_train.json --out sequences.jsonl        what a student would train on
   tutelage expand challenges.json --directives '{"use_size_augmentations": true}' --count   training tasks that ARC's tasks make
   tutelage grade answers.jsonl --grader lexical --out graded.jsonl
+  tutelage serve recipes/serve.yaml                     a student for teachers elsewhere: student.exchange=http://127.0.0.1:8400
   tutelage schema reward_request                        the protocol as JSON Schema
 
 A run lives in runs/NAME. Interrupted anywhere, the same command continues it.
@@ -41,11 +42,14 @@ def build_parser() -> argparse.ArgumentParser:
         "run", help="run a recipe file, or go on with it", formatter_class=argparse.RawTextHelpFormatter, epilog=EXAMPLES
     )
     run.add_argument("recipe", type=Path, help="a YAML file, such as recipes/quickstart.yaml")
-    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as rounds=3 or student.model=FOLDER")
-    run.add_argument("--processes", type=int, metavar="N", help="start N processes on this machine by torchrun, one for each GPU")
-    run.add_argument(
-        "--dry-run", action="store_true", help="check everything but the hub, print the resolved recipe, what it would do and cost"
-    )
+    serve = commands.add_parser("serve", help="serve a student to teachers elsewhere", formatter_class=argparse.RawTextHelpFormatter)
+    serve.add_argument("recipe", type=Path, help="a recipe of kind serve, such as recipes/serve.yaml")
+    for command, settable in ((run, "rounds=3 or student.model=FOLDER"), (serve, "port=8500 or student.model=FOLDER")):
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"settings to change, such as {settable}")
+        command.add_argument("--processes", type=int, metavar="N", help="start N processes on this machine by torchrun, one for each GPU")
+        command.add_argument(
+            "--dry-run", action="store_true", help="check everything but the hub, print the resolved recipe, what it would do and cost"
+        )
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher says it here and in the environment
     add_file_commands(commands)
     schema = commands.add_parser("schema", help="print the protocol's JSON Schema")
@@ -57,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
-    if unknown := [word for word in rest if options.command not in ("run", "grade") or word.startswith("-") or "=" not in word]:
+    if unknown := [word for word in rest if options.command not in ("run", "serve", "grade") or word.startswith("-") or "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         options.overrides += rest
@@ -69,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command in FILE_COMMANDS:
             print(FILE_COMMANDS[options.command](options))
             return 0
-        return run_recipe(options.recipe, options.overrides, seat, options.processes, options.dry_run)
+        return run_recipe(options.recipe, options.overrides, seat, options.processes, options.dry_run, options.command == "serve")
     except TutelageError as error:
         who = f"process {seat.rank}: " if seat.rank else ""
         print(f"tutelage: {who}{error}", file=sys.stderr)
@@ -100,7 +104,7 @@ def print_schema(message: str | None) -> int:
     return 0
 
 
-def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int | None, dry_run: bool) -> int:
+def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int | None, dry_run: bool, serving: bool = False) -> int:
     from recipes.checks import check, estimate
     from recipes.config import load_recipe, to_yaml
 
@@ -108,6 +112,8 @@ def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int 
         started = f", but a launcher has started {seat.size} already; leave it out" if seat.size > 1 else "; it must be at least 1"
         raise InvalidInput(f"--processes is {processes}{started}")
     settings = load_recipe(path, list(overrides))
+    if serving != (settings.recipe == "serve"):
+        raise InvalidInput(f"{path} is a recipe of kind {settings.recipe}; use tutelage {'run' if serving else 'serve'} {path}")
     if seat.rank == 0:
         plan = check(settings, processes or seat.size, fetch=not dry_run)
         if dry_run:
@@ -115,7 +121,7 @@ def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int 
     if dry_run:
         return 0
     if processes is not None and processes > 1:
-        return start_processes(processes, ["run", str(path), *overrides])
+        return start_processes(processes, ["serve" if serving else "run", str(path), *overrides])
     keep_one_gpu(seat)
     _prepare_libraries(settings.threads)
     from recipes.assembly import assemble

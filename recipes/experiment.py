@@ -33,7 +33,7 @@ def run(settings: Experiment, team: Team) -> Path:
     contexts, references = load_data(domain, settings.held_out, "held_out", questions=True)
     retention = load_data(domain, settings.retention, "retention", questions=True)[0] if settings.retention.source else []
     used = {"train": training, "held_out": contexts, "retention": retention}
-    wanted = {"target_student": settings.student} | ({"new_student": settings.new_student} if settings.new_student.model else {})
+    wanted = {"target_student": settings.student} | ({"new_student": settings.new_student} if settings.new_student.label else {})
     models = {**student_models(wanted), **teacher_models(settings.teacher, "teacher")}
     deepspeed = settings.distributed.deepspeed
     with ExitStack() as stack:

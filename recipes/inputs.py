@@ -17,7 +17,8 @@ from protocol.messages import Context, Question, Task
 from recipes.domains import RecipeDomain, open_domain
 from recipes.graders import check_grader, grader_id
 from recipes.graders.settings import JudgeSettings
-from recipes.settings import DataSettings, RecipeSettings
+from recipes.reach import check_exchange
+from recipes.settings import DataSettings, RecipeSettings, StudentChoice
 from recipes.zero_configs import check_config
 from student.settings import StudentSettings
 from teacher.settings import TeacherSettings
@@ -231,11 +232,20 @@ def uses_deepspeed(settings: RecipeSettings) -> bool:
 
 
 def student_models(students: Mapping[str, StudentSettings]) -> dict[str, tuple[str | None, str | None]]:
-    """What `identify` is to know of students, given by key."""
-    return {f"{key}.model": (student.model, student.revision) for key, student in students.items()}
+    """What `identify` is to know of students, given by key; one elsewhere is known by its card."""
+    here = {key: student for key, student in students.items() if not isinstance(student, StudentChoice) or student.is_local}
+    return {f"{key}.model": (student.model, student.revision) for key, student in here.items()}
 
 
-def check_student(student: StudentSettings, key: str, *, fetch: bool = True) -> None:
+def check_student(student: StudentChoice, key: str, task: Task, *, fetch: bool = True) -> None:
+    """See that a student can be opened here, or reached elsewhere."""
+    if student.is_local:
+        check_local_student(student, key, fetch=fetch)
+    else:
+        check_exchange(student, key, task, fetch)
+
+
+def check_local_student(student: StudentSettings, key: str, *, fetch: bool = True) -> None:
     check_model(student.model, f"{key}.model", student.revision, fetch=fetch)
     _check_chat(student.chat, student.model, f"{key}.chat")
     check_config(student.deepspeed, f"{key}.deepspeed", student.dtype)

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,12 @@ from yaml import YAMLError
 from protocol.errors import InvalidInput
 from protocol.files import write_json, write_text
 from protocol.journal import Journal
-from protocol.messages import Context
+from protocol.messages import Context, StudentCard, measurement_key
 from recipes.config import to_yaml
 from recipes.domains import RecipeDomain, open_domain
 from recipes.domains.settings import GridSettings
 from recipes.inputs import identify, judge_models
-from recipes.settings import RecipeSettings
+from recipes.settings import RecipeSettings, Serve
 from recipes.terminal import console
 
 if TYPE_CHECKING:  # it loads torch, and input is checked without
@@ -86,6 +87,22 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.journal.close()
         self._lock.close()
+
+    def remember_student(self, address: str, card: StudentCard) -> None:
+        """Note who answered at an address; a run does not go on with somebody else.
+
+        Raises:
+            InvalidInput: Another student answered there before.
+        """
+        path = self.path / "students.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        mine = measurement_key(card, "")
+        if known.setdefault(address, mine) != mine:
+            raise InvalidInput(
+                f"{address} has another student now ({card.model}), or other settings, than when {self.path} was begun; "
+                "serve the former one, or give the run another name=..."
+            )
+        write_json(path, known)
 
     def log_metrics(self, **metrics: Any) -> None:
         """Append a row to `metrics.jsonl`."""
@@ -171,14 +188,23 @@ def _refuse_other_inputs(path: Path, inputs: Mapping[str, str]) -> None:
         )
 
 
-_DECIDE_NOTHING = {f"judge.{name}" for name in ("batch_size", "timeout", "retries", "cache", "max_missing")} | {"distributed.join_seconds"}
+_DECIDE_NOTHING = {
+    *(f"judge.{name}" for name in ("batch_size", "timeout", "retries", "cache", "max_missing")),
+    "distributed.join_seconds",
+    *(item.name for item in fields(Serve) if item.name not in ("student", *(item.name for item in fields(RecipeSettings)))),
+}
 """Settings that may change while a run goes on: no figure depends on them."""
+
+
+def decides_nothing(key: str) -> bool:
+    """A student may be moved; it is known by its card."""
+    return key in _DECIDE_NOTHING or key.rpartition(".")[2] in ("exchange", "token_env")
 
 
 def _refuse_changes(recipe: Path, settings: RecipeSettings) -> None:
     old = _flat(OmegaConf.to_container(OmegaConf.load(recipe)))
     new = _flat(OmegaConf.to_container(OmegaConf.structured(settings)))
-    changed = sorted(key for key in (old.keys() | new.keys()) - _DECIDE_NOTHING if old.get(key) != new.get(key))
+    changed = sorted(key for key in old.keys() | new.keys() if not decides_nothing(key) and old.get(key) != new.get(key))
     if "recipe" in changed:
         changed = ["recipe"]
     if changed:

@@ -4,7 +4,7 @@ A recipe file's `recipe:` key says which class below reads it, and which file in
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from recipes.domains.settings import GridSettings
@@ -81,6 +81,39 @@ class RecipeSettings:
     distributed: DistributedSettings = field(default_factory=DistributedSettings)
 
 
+LOCAL: Final = "local"
+FOLDER: Final = "folder:"
+
+
+@dataclass
+class StudentChoice(StudentSettings):
+    """A student in this run's own processes, or one that others serve.
+
+    Attributes:
+        exchange: `local`; an address such as `http://127.0.0.1:8400`; or `folder:PATH`, a folder shared with those who serve it
+            (`tutelage serve`). With another than `local` the model and its settings are the service's: without `model` whatever they are,
+            with it those given here must be the same.
+        token_env: The variable that holds the service's token, never the token itself.
+    """
+
+    exchange: str = LOCAL
+    token_env: str = "TUTELAGE_TOKEN"
+
+    @property
+    def is_local(self) -> bool:
+        return self.exchange == LOCAL
+
+    @property
+    def label(self) -> str:
+        """How messages to a user name it."""
+        return self.model if self.is_local else self.exchange
+
+    @property
+    def here(self) -> StudentSettings:
+        """Its settings as a student in this process."""
+        return StudentSettings(**{item.name: getattr(self, item.name) for item in fields(StudentSettings)})
+
+
 @dataclass
 class LoopSettings:
     """The outer loop (ReST-EM). The defaults are the published setting, but for `repeats`, published as 3.
@@ -114,7 +147,7 @@ class TrainTeacher(RecipeSettings, LoopSettings):
     contexts: DataSettings = field(default_factory=DataSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
-    student: StudentSettings = field(default_factory=StudentSettings)
+    student: StudentChoice = field(default_factory=StudentChoice)
 
 
 @dataclass
@@ -136,7 +169,7 @@ class AdaptStudent(RecipeSettings):
     pictures: int = 6
     contexts: DataSettings = field(default_factory=DataSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
-    student: StudentSettings = field(default_factory=StudentSettings)
+    student: StudentChoice = field(default_factory=StudentChoice)
 
 
 @dataclass
@@ -161,7 +194,7 @@ class Compare(RecipeSettings):
     contexts: DataSettings = field(default_factory=DataSettings)
     retention: DataSettings = field(default_factory=DataSettings)
     teachers: dict[str, TeacherSettings] = field(default_factory=dict)
-    students: dict[str, StudentSettings] = field(default_factory=dict)
+    students: dict[str, StudentChoice] = field(default_factory=dict)
 
 
 def count_trained(baselines: Sequence[str], candidates: int = 1) -> int:
@@ -211,7 +244,7 @@ class Transfer(RecipeSettings, LoopSettings):
     train: DataSettings = field(default_factory=DataSettings)
     held_out: DataSettings = field(default_factory=DataSettings)
     teachers: dict[str, TransferTeacher] = field(default_factory=dict)
-    students: dict[str, StudentSettings] = field(default_factory=dict)
+    students: dict[str, StudentChoice] = field(default_factory=dict)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     baseline: str = ""
     held_out_repeats: int = 1
@@ -234,7 +267,7 @@ class WriteQuestions(RecipeSettings):
     contexts: DataSettings = field(default_factory=DataSettings)
     writer: TeacherSettings = field(default_factory=TeacherSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
-    student: StudentSettings = field(default_factory=StudentSettings)
+    student: StudentChoice = field(default_factory=StudentChoice)
 
 
 @dataclass
@@ -268,8 +301,8 @@ class Experiment(RecipeSettings, LoopSettings):
     next_recipe: str = ""
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
-    student: StudentSettings = field(default_factory=StudentSettings)
-    new_student: StudentSettings = field(default_factory=StudentSettings)
+    student: StudentChoice = field(default_factory=StudentChoice)
+    new_student: StudentChoice = field(default_factory=StudentChoice)
 
 
 @dataclass
@@ -333,6 +366,34 @@ class Bench(RecipeSettings):
     subjects: dict[str, BenchSubject] = field(default_factory=dict)
 
 
+@dataclass
+class Serve(RecipeSettings):
+    """Serve a student to teachers elsewhere, over HTTP or through a shared folder.
+
+    Attributes:
+        folder: Serve requests that teachers put there, in place of HTTP; several students may serve one.
+        lease_seconds: Work in a folder that a student has taken and not renewed for so long is taken over by another.
+        host, port: Where to listen; port 0 takes any that is free.
+        token_env: The variable that holds the token which teachers must bring. Unset, a token is made and kept in the run folder.
+        tls_certificate, tls_key: Files, to listen by HTTPS.
+        max_body_mb: A larger submission is refused.
+        max_waiting: Requests that may wait; more are told to come back later.
+        gather_seconds: For so long a request that comes alone waits for others to be trained with.
+    """
+
+    student: StudentSettings = field(default_factory=StudentSettings)
+    folder: str = ""
+    lease_seconds: float = 60.0
+    host: str = "127.0.0.1"
+    port: int = 8400
+    token_env: str = "TUTELAGE_TOKEN"
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    max_body_mb: int = 64
+    max_waiting: int = 10_000
+    gather_seconds: float = 0.05
+
+
 RECIPES: dict[str, type[RecipeSettings]] = {
     "train_teacher": TrainTeacher,
     "adapt_student": AdaptStudent,
@@ -342,4 +403,5 @@ RECIPES: dict[str, type[RecipeSettings]] = {
     "experiment": Experiment,
     "pretrain": Pretrain,
     "bench": Bench,
+    "serve": Serve,
 }

@@ -1,5 +1,6 @@
 """A student that every process of a run has: they share out its cohorts, and train what is lasting together."""
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter
 
 from protocol.domain import Domain, Grader
 from protocol.errors import TutelageError
+from protocol.exchange import Take
 from protocol.messages import Answers, AskRequest, CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
 from recipes.team import Placed, Team
 from recipes.zero_configs import find_config
@@ -53,15 +55,25 @@ class SharedStudent:
     def describe(self) -> StudentCard:
         return self._card
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
+    def score(
+        self, requests: Sequence[RewardRequest], known: Collection[str] = (), take: Take | None = None
+    ) -> Iterator[Sequence[Reward | Refusal]]:
         (refused, cohorts), *_ = self._team.together(Student.arrange, self._student, list(requests), frozenset(known))
         if refused:
             yield refused
+        if take is None:
+            yield from self._score_cohorts(list(cohorts))
+            return
+        wanted = iter(cohorts.items())
+        while batch := list(itertools.islice(wanted, self._team.size)):  # whoever asks late may have others taken
+            yield from self._score_cohorts([number for number, ids in batch if take(ids)])
+
+    def _score_cohorts(self, numbers: Sequence[int]) -> Iterator[Sequence[Reward | Refusal]]:
         if self._one_at_a_time:
-            for number in cohorts:
+            for number in numbers:
                 yield self._team.together(Student.score_cohort, self._student, number)[0]
         else:
-            for _, results in self._team.share(Student.score_cohort, [(self._student, number) for number in cohorts], RESULTS):
+            for _, results in self._team.share(Student.score_cohort, [(self._student, number) for number in numbers], RESULTS):
                 yield results
 
     def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:

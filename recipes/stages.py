@@ -27,16 +27,17 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
+from protocol.remote import RemoteExchange
 from recipes import terminal
 from recipes.candidates import record_candidate
 from recipes.domains import RecipeDomain, open_domain
 from recipes.graders import open_grader
 from recipes.inputs import choose_style
+from recipes.reach import reach
 from recipes.run_folder import RunFolder
-from recipes.settings import RecipeSettings
+from recipes.settings import RecipeSettings, StudentChoice
 from recipes.shared_student import SharedStudent
 from recipes.team import Placed, Team
-from student.settings import StudentSettings
 from teacher.policy import Policy
 from teacher.settings import TeacherSettings
 
@@ -56,12 +57,20 @@ def place_grader(team: Team, recipe: RecipeSettings, folder: RunFolder) -> Place
 
 @contextmanager
 def open_student(
-    team: Team, domain: RecipeDomain, settings: StudentSettings, grader: Placed[Grader], folder: RunFolder, deepspeed: str | None
+    team: Team, domain: RecipeDomain, choice: StudentChoice, grader: Placed[Grader], folder: RunFolder, deepspeed: str | None
 ) -> Iterator[Exchange]:
-    """A student in the processes of this run, for as long as it is needed; says how it runs its inner loops."""
-    with SharedStudent(team, settings, domain, grader, folder.path / "student", deepspeed) as student:
-        terminal.console.print(f"{settings.model} · inner loops by {student.describe().inner_loop}")
-        yield InProcessExchange(student)
+    """A student in the processes of this run, for as long as it is needed, or one elsewhere; says how it runs its inner loops."""
+    if choice.is_local:
+        with SharedStudent(team, choice.here, domain, grader, folder.path / "student", deepspeed) as student:
+            terminal.console.print(f"{choice.model} · inner loops by {student.describe().inner_loop}")
+            yield InProcessExchange(student)
+        return
+    with reach(choice) as transport:
+        exchange = RemoteExchange(transport)
+        card = exchange.describe()
+        folder.remember_student(choice.exchange, card)
+        terminal.console.print(f"{choice.exchange} · {card.model} · inner loops by {card.inner_loop}")
+        yield exchange
 
 
 def write_candidates(

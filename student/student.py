@@ -14,6 +14,7 @@ import torch
 
 from protocol.domain import Domain, Grader
 from protocol.errors import InnerLoopFailed
+from protocol.exchange import Take
 from protocol.identity import content_id
 from protocol.messages import (
     Answers,
@@ -80,31 +81,36 @@ class Student:
             settings={**told, "engine": self._engine.name, "device": self._base.device.type},
             inner_loop=why,
             domains={name: domain.version for name, domain in domains.items()},
+            graders={name: grader.version for name, grader in graders.items()},
         )
 
     def describe(self) -> StudentCard:
         return self._card
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
+    def score(
+        self, requests: Sequence[RewardRequest], known: Collection[str] = (), take: Take | None = None
+    ) -> Iterator[Sequence[Reward | Refusal]]:
         """Train and answer once per seed; a request that cannot be served is refused with the reason.
 
         Args:
             known: Ids of requests whose answers the caller has.
+            take: Asked before each cohort; one that is not taken is left out.
         """
         refused, cohorts = self.arrange(requests, known)
         if refused:
             yield refused
-        for number in cohorts:
-            yield self.score_cohort(number)
+        for number, ids in cohorts.items():
+            if take is None or take(ids):
+                yield self.score_cohort(number)
 
-    def arrange(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> tuple[list[Refusal], list[int]]:
+    def arrange(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> tuple[list[Refusal], dict[int, list[str]]]:
         """Put requests into cohorts in their order: the same requests make the same cohorts, whoever trains them.
 
         A request that is `known` takes its place without an answer.
 
         Returns:
-            Refusals of requests that cannot be served, and the numbers of the cohorts to score: not those whose every request
-            is known.
+            Refusals of requests that cannot be served; and by number the cohorts to score, each with the ids that are not known: not those
+            whose every request is.
         """
         jobs, refused = [], []
         for request in requests:
@@ -114,7 +120,8 @@ class Student:
                 refused += [self._refuse(request, error)] if request.id not in known else []
         sizes = self._engine.cohort_sizes([loop for job in jobs for loop in job.loops])
         self._cohorts, self._known = make_cohorts(jobs, sizes), frozenset(known)
-        return refused, [n for n, cohort in enumerate(self._cohorts) if any(job.id not in known for job in cohort)]
+        wanted = {number: [job.id for job in cohort if job.id not in known] for number, cohort in enumerate(self._cohorts)}
+        return refused, {number: ids for number, ids in wanted.items() if ids}
 
     def score_cohort(self, number: int) -> list[Reward | Refusal]:
         """Train and ask one of the cohorts last arranged."""

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scripted import CARD, TASK, ScriptedStudent
 
 from protocol.errors import TutelageError
 from protocol.journal import CandidateRecord, Journal
+from protocol.messages import Context, RewardRequest, SelfEdit
+from protocol.wire import Submission
+from student.queue import Queue
+from student.serving import serve
 
 ROOT = Path(__file__).parents[1]
 WORDS = (
@@ -62,3 +67,24 @@ def test_a_batch_that_does_not_fit_leaves_the_journal_as_it_was(small_disk: Path
     assert len(journal.candidates) == 1
     journal.append(large)
     assert Journal(journal.path).candidates["round-1", "0" * 32, 1].text == "x" * 150_000
+
+
+def test_a_service_whose_disk_is_full_ends_and_goes_on_with_room_made(small_disk: Path) -> None:
+    journal, requests = (
+        Journal(small_disk / "journal.jsonl"),
+        [RewardRequest(task=TASK, context=Context(title=str(number)), edit=SelfEdit(), seeds=(1,)) for number in range(40)],
+    )
+    filler, space = small_disk / "filler", os.statvfs(small_disk)
+    filler.write_bytes(b"x" * (space.f_bavail * space.f_bsize - 8192))
+    queue = Queue(CARD, journal, most=100)
+    queue.submit(Submission(rewards=tuple(requests)))
+    with pytest.raises(TutelageError, match=r"No space left on device.*make room"):
+        serve(ScriptedStudent(lambda request: 0.5), queue)
+    answered = {result.request for result in queue.results([request.id for request in requests]).done}
+    assert 0 < len(answered) < 40
+    journal.close()
+    filler.unlink()
+    queue = Queue(CARD, Journal(small_disk / "journal.jsonl"), most=100)
+    assert {result.request for result in queue.results([request.id for request in requests]).done} == answered
+    queue.submit(Submission(rewards=tuple(requests)))
+    assert queue.size == 40 - len(answered)

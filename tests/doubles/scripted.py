@@ -2,7 +2,11 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+from protocol.errors import InnerLoopFailed
+from protocol.exchange import Take
 from protocol.messages import (
+    Answers,
+    AskRequest,
     Change,
     CommitRequest,
     Limits,
@@ -45,7 +49,10 @@ def reward(request: RewardRequest, change: Change, value: float | None = None, *
 
 
 class ScriptedStudent:
-    """Pays by a script, and remembers which requests were put together and what of them was known."""
+    """Pays by a script, and remembers which requests were put together and what of them was known. A cohort is one request.
+
+    Its base answers "". A lasting update changes nothing; one about a context that is titled "no" is refused.
+    """
 
     def __init__(self, pay: Pay):
         self._pay = pay
@@ -54,9 +61,16 @@ class ScriptedStudent:
     def describe(self) -> StudentCard:
         return CARD
 
-    def score(self, requests: Sequence[RewardRequest], known: Collection[str] = ()) -> Iterator[Sequence[Reward | Refusal]]:
+    def score(
+        self, requests: Sequence[RewardRequest], known: Collection[str] = (), take: Take | None = None
+    ) -> Iterator[Sequence[Reward | Refusal]]:
         self.asked.append((list(requests), set(known)))
-        return ([self._answer(request)] for request in requests if request.id not in known)
+        wanted = (request for request in requests if request.id not in known)
+        return ([self._answer(request)] for request in wanted if take is None or take([request.id]))
+
+    def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
+        for request in requests:
+            yield [Answers(key=measurement_key(CARD, request), request=request.id, student=CARD.fingerprint, outcomes=WRONG)]
 
     def _answer(self, request: RewardRequest) -> Reward | Refusal:
         paid = self._pay(request)
@@ -67,4 +81,15 @@ class ScriptedStudent:
         return reward(request, Change(base=WRONG, adapted=(WRONG,)), paid)
 
     def commit(self, request: CommitRequest) -> VersionCard:
-        raise NotImplementedError
+        if any(lesson.context.title == "no" for lesson in request.lessons):
+            raise InnerLoopFailed("no")
+        return VersionCard(
+            key=measurement_key(CARD, request),
+            request=request.id,
+            parent=CARD.fingerprint,
+            fingerprint="2" * 32,
+            path="nowhere",
+            changes=(),
+            seconds=0.0,
+            trained_tokens=1,
+        )

@@ -1,0 +1,114 @@
+"""A student's service over HTTP, as a teacher's side calls it.
+
+Every call may be repeated, so a cut, a timeout or a busy service costs nothing but time: it is tried again, ever more slowly, until
+`patience` runs out.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from protocol.errors import InvalidInput, TutelageError
+from protocol.messages import PROTOCOL_VERSION, StudentCard
+from protocol.wire import Cancellation, Problem, Results, Submission, Wanted
+
+API: Final = f"/v{PROTOCOL_VERSION}"
+_LONGEST_PAUSE: Final = 15.0
+_TIMEOUT: Final = 20.0
+"""Seconds for a connection, and beyond what a call itself waits, for an answer."""
+_TRY_AGAIN: Final = (408, 425, 429, 500, 502, 503, 504)
+_JSON: Final = {"Content-Type": "application/json"}
+_UPDATE: Final = "update tutelage on both sides"
+_REMEDIES: Final = {
+    401: "set the token's variable to what the service was started with",
+    403: "the token is not the service's; set its variable to what the service was started with",
+    404: "it is no student's service, or of another version; check the address",
+    413: "send less at once (fewer contexts or candidates), or raise the service's max_body",
+}
+
+Reply = TypeVar("Reply", bound=BaseModel)
+
+
+class HttpTransport:
+    """Implements `protocol.remote.Transport`."""
+
+    def __init__(self, url: str, token: str, patience: float = 600.0, transport: httpx2.BaseTransport | None = None):
+        """Connect to nothing yet.
+
+        Args:
+            url: Of the service, such as `http://127.0.0.1:8400`.
+            token: Sent as a bearer token; empty sends none.
+            patience: Seconds for which a service out of reach is tried again.
+            transport: In place of a network, for tests.
+        """
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx2.Client(base_url=url, headers=headers, transport=transport)
+        self._url, self._patience = url, patience
+
+    def describe(self) -> StudentCard:
+        return self._read(self._call("GET", "/student"), StudentCard)
+
+    def post(self, submission: Submission) -> None:
+        self._call("POST", "/submissions", submission)
+
+    def fetch(self, wanted: Wanted) -> Results:
+        return self._read(self._call("POST", "/results", wanted, wanted.wait), Results)
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        self._call("POST", "/cancel", Cancellation(ids=tuple(ids)))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(self, method: str, path: str, message: BaseModel | None = None, wait: float = 0.0) -> bytes:
+        """What a call answers; `wait` is how long the service may take its time, in seconds."""
+        body = message.model_dump_json().encode() if message else b""
+        timeout = httpx2.Timeout(_TIMEOUT, read=_TIMEOUT + wait)
+        given_up, pause = time.monotonic() + self._patience, 0.2
+        while True:
+            asked_pause = 0.0
+            try:
+                response = self._client.request(method, API + path, content=body, headers=_JSON, timeout=timeout)
+                if response.is_success:
+                    return response.content
+                reason = f"answers {response.status_code}: {_detail(response)}"
+                if response.status_code not in _TRY_AGAIN:
+                    raise InvalidInput(f"the student's service {self._url} {reason}; {_REMEDIES.get(response.status_code, _UPDATE)}")
+                asked_pause = _seconds(response.headers.get("Retry-After", ""))
+            except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+                raise InvalidInput(f"exchange is {self._url!r}, which is no address; give one such as http://127.0.0.1:8400") from error
+            except httpx2.TransportError as error:
+                reason = f"is out of reach: {error or type(error).__name__}"
+            if time.monotonic() + pause > given_up:
+                raise TutelageError(
+                    f"the student's service {self._url} {reason}; tried for {self._patience:.0f} s. Start it again, "
+                    "and the same command goes on from what is journaled"
+                )
+            time.sleep(max(pause * random.uniform(0.5, 1.0), asked_pause))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _read(self, content: bytes, kind: type[Reply]) -> Reply:
+        try:
+            return kind.model_validate_json(content)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, problem["loc"]))
+            raise TutelageError(
+                f"the student's service {self._url} answers what is no {kind.__name__} ({place}: {problem['msg']}); {_UPDATE}"
+            ) from error
+
+
+def _detail(response: httpx2.Response) -> str:
+    """What a service said of itself; of anything else, nothing but its length."""
+    try:
+        return Problem.model_validate_json(response.content).detail
+    except ValidationError:
+        return f"{len(response.content)} bytes that say nothing"
+
+
+def _seconds(retry_after: str) -> float:
+    return min(float(retry_after), 60.0) if retry_after.isdecimal() else 0.0

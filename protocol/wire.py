@@ -1,0 +1,94 @@
+"""What exchanges between processes say to each other, beside the messages that they carry.
+
+Work crosses as *submissions*: requests in an order, which a student puts into cohorts just so, wherever it is. Results are asked for by the
+requests' ids, as often as one likes: whoever lost a reply, or crashed, asks again, and nothing is computed twice.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from protocol.identity import content_id
+from protocol.messages import (
+    PROTOCOL_VERSION,
+    Answers,
+    AskRequest,
+    CommitRequest,
+    Id,
+    Message,
+    Refusal,
+    Reward,
+    RewardRequest,
+    ShortText,
+    VersionCard,
+)
+
+MOST_IDS: Final = 20_000
+LONGEST_WAIT: Final = 30.0
+"""Seconds that an answer may be waited for in one go."""
+
+Request = RewardRequest | AskRequest | CommitRequest
+Result = Reward | Answers | VersionCard | Refusal
+"""Each names the request that it answers."""
+
+Ids = Annotated[tuple[Id, ...], Field(max_length=MOST_IDS)]
+
+
+class Submission(Message):
+    """Requests to a student. Rewards are computed in cohorts composed of this submission alone, in this order.
+
+    Attributes:
+        known: Ids among `rewards` that get no answer: they keep their places in their cohorts, which decide the last bits of others.
+    """
+
+    version: Literal[1] = PROTOCOL_VERSION
+    rewards: Annotated[tuple[RewardRequest, ...], Field(max_length=MOST_IDS)] = ()
+    asks: Annotated[tuple[AskRequest, ...], Field(max_length=MOST_IDS)] = ()
+    commits: Annotated[tuple[CommitRequest, ...], Field(max_length=64)] = ()
+    known: Ids = ()
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        return (*self.rewards, *self.asks, *self.commits)
+
+    @property
+    def id(self) -> str:
+        """Of the requests in their order: it is the same submission whatever of it is known."""
+        return content_id("Submission", [request.id for request in self.requests])
+
+
+class Wanted(Message):
+    """Which requests' results are wanted.
+
+    Attributes:
+        wait: Seconds to wait until there is one.
+    """
+
+    version: Literal[1] = PROTOCOL_VERSION
+    ids: Annotated[Ids, Field(min_length=1)]
+    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT)] = 0.0
+
+
+class Results(Message):
+    """Results so far; those that are still waited for are not mentioned.
+
+    Attributes:
+        unknown: Ids that are neither answered nor waited for: submit them again.
+    """
+
+    version: Literal[1] = PROTOCOL_VERSION
+    done: tuple[Result, ...] = ()
+    unknown: Ids = ()
+
+
+class Cancellation(Message):
+    """Requests that nobody waits for any more."""
+
+    version: Literal[1] = PROTOCOL_VERSION
+    ids: Ids
+
+
+class Problem(Message):
+    """Why something was refused, in words."""
+
+    detail: ShortText

@@ -1,0 +1,85 @@
+"""Serve a student to teachers elsewhere: requests come in, rewards go out, each computed once and on disk before anybody hears of it."""
+
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from recipes.inputs import choose_task, student_models
+from recipes.run_folder import RunFolder
+from recipes.settings import FOLDER, Serve
+from recipes.shared_student import SharedStudent
+from recipes.stages import place_grader
+from recipes.team import Team
+from recipes.terminal import console
+from student.folder_desk import FolderDesk
+from student.queue import Queue
+from student.service import create_app, listening
+from student.serving import serve
+
+
+def run(settings: Serve, team: Team) -> Path:
+    """Serve until told to stop, by SIGTERM or Ctrl-C; returns the run folder."""
+    domain, _ = choose_task(settings)
+    with RunFolder(settings, {}, student_models({"student": settings.student}), team) as folder:
+        grader, deepspeed = place_grader(team, settings, folder), settings.distributed.deepspeed
+        with SharedStudent(team, settings.student, domain, grader, folder.path / "student", deepspeed) as student:
+            console.print(f"{settings.student.model} · inner loops by {student.describe().inner_loop}")
+            (serve_folder if settings.folder else serve_http)(settings, student, folder)
+        return folder.path
+
+
+def serve_http(settings: Serve, student: SharedStudent, folder: RunFolder) -> None:
+    """Answer over HTTP, from the run's journal."""
+    token, told = find_token(settings, folder.path)
+    queue = Queue(student.describe(), folder.journal, settings.max_waiting, settings.gather_seconds)
+    app = create_app(queue, token, settings.max_body_mb * 2**20)
+    with listening(app, settings.host, settings.port, settings.tls_certificate, settings.tls_key) as address, stopping(queue.stop):
+        console.print(f"{told}\nserving at {address}: student.exchange={address} · Ctrl-C stops")
+        serve(student, queue)
+        console.print(f"stopping; {queue.size} requests have no answer yet, and are submitted again by whoever waits for them")
+    answered = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(queue.counts).items() if count)
+    console.print(f"answered: {answered or 'nothing'}")
+
+
+def serve_folder(settings: Serve, student: SharedStudent, folder: RunFolder) -> None:
+    """Answer in a folder that teachers and other students share."""
+    name, path = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}", Path(settings.folder)
+    with FolderDesk(path, student.describe(), name, settings.lease_seconds, settings.max_body_mb * 2**20) as desk, stopping(desk.stop):
+        console.print(f"serving in {path}: student.exchange={FOLDER}{path} · Ctrl-C stops")
+        serve(student, desk)
+        console.print("stopping; what was not finished is left to others")
+
+
+def find_token(settings: Serve, folder: Path) -> tuple[str, str]:
+    """The token that teachers must bring, and what the user is told of it."""
+    if token := os.environ.get(settings.token_env):
+        return token, f"the token is that of ${settings.token_env}"
+    path = folder / "token"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32))
+    return path.read_text(encoding="ascii"), f"the token, for teachers: export {settings.token_env}=$(cat {path})"
+
+
+@contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """Have the first SIGTERM or Ctrl-C stop in good order; the next ends the process as ever."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: object) -> None:
+        stop()
+        signal.signal(number, former[signal.Signals(number)])
+
+    for number in former:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,352 @@
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from cable import Cable
+from scripted import CARD, TASK, ScriptedStudent
+
+from protocol.errors import InnerLoopFailed, InvalidInput, TutelageError
+from protocol.http_transport import HttpTransport
+from protocol.journal import Journal
+from protocol.messages import AskRequest, CommitRequest, Context, Lesson, Reward, RewardRequest, SelfEdit, measurement_key
+from protocol.remote import RemoteExchange
+from protocol.schema import MESSAGES, json_schema
+from protocol.wire import Submission, Wanted
+from student.queue import Queue
+from student.service import create_app, listening
+from student.serving import serve
+
+TOKEN = "a-token-of-twenty-chars"
+LARGEST = 100_000
+
+
+def request(title: str) -> RewardRequest:
+    return RewardRequest(task=TASK, context=Context(title=title), edit=SelfEdit(), seeds=(1,))
+
+
+class Service:
+    """A scripted student that serves; it answers from `go` on."""
+
+    def __init__(self, folder: Path, most: int = 1000):
+        self.student = ScriptedStudent(lambda request: 0.5)
+        self.queue = Queue(CARD, Journal(folder / "journal.jsonl"), most, gather=0.0)
+        self._listening = listening(create_app(self.queue, TOKEN, LARGEST), "127.0.0.1", 0)
+        self.url = self._listening.__enter__()
+        self._work = threading.Thread(target=serve, args=(self.student, self.queue))
+
+    def go(self) -> None:
+        self._work.start()
+
+    def close(self) -> None:
+        self.queue.stop()
+        if self._work.is_alive():
+            self._work.join()
+        self._listening.__exit__(None, None, None)
+
+    def exchange(self, patience: float = 5.0, token: str = TOKEN) -> RemoteExchange:
+        return RemoteExchange(HttpTransport(self.url, token, patience))
+
+    def call(self, method: str, path: str, content: Any = None, **headers: str) -> httpx2.Response:
+        body = content if isinstance(content, bytes) else None if content is None else json.dumps(content).encode()
+        told = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", **headers}
+        return httpx2.request(method, self.url + path, content=body, headers=told)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    made = Service(tmp_path)
+    yield made
+    made.close()
+
+
+def test_an_exchange_over_http_is_as_one_in_process(service: Service) -> None:
+    service.go()
+    exchange = service.exchange()
+    assert exchange.describe() == CARD
+    requests = [request(title) for title in "bac"]
+    exchange.submit(requests, known=[requests[1].id])
+    answered = [result for results in exchange.completed() for result in results]
+    assert [result.request for result in answered] == [requests[0].id, requests[2].id]
+    assert all(isinstance(result, Reward) and result.value == 0.5 for result in answered)
+    assert [([r.context.title for r in asked], known) for asked, known in service.student.asked] == [(["b", "a", "c"], {requests[1].id})]
+    ask = AskRequest(task=TASK, context=Context(title="Ada"))
+    assert [result.request for results in exchange.ask([ask]) for result in results] == [ask.id]
+
+
+def test_a_lasting_update_crosses_and_so_does_why_there_is_none(service: Service, tmp_path: Path) -> None:
+    service.go()
+    from protocol.files import write_manifest
+
+    (tmp_path / "version").mkdir()
+    write_manifest(tmp_path / "version")
+    commit = service.student.commit
+    service.student.commit = lambda request: commit(request).model_copy(update={"path": str(tmp_path / "version")})  # type: ignore[method-assign]
+    good, bad = (
+        CommitRequest(task=TASK, lessons=(Lesson(context=Context(title=title), edit=SelfEdit()),), seed=0) for title in ("yes", "no")
+    )
+    assert service.exchange().commit(good).request == good.id
+    with pytest.raises(InnerLoopFailed, match="no"):
+        service.exchange().commit(bad)
+
+
+def test_a_cancelled_request_yields_nothing(service: Service) -> None:
+    exchange, requests = service.exchange(), [request("a"), request("b")]
+    exchange.submit(requests)
+    answers = exchange.completed()
+    threading.Timer(0.2, service.go).start()
+    first = next(answers)
+    exchange.cancel([r.id for r in requests])
+    assert list(answers) == []
+    assert len(first) <= 2
+
+
+def test_requests_that_a_service_forgot_are_submitted_again(service: Service) -> None:
+    exchange, requests = service.exchange(), [request("a"), request("b")]
+    exchange.submit(requests)
+    answers = exchange.completed()
+
+    def forget() -> None:
+        service.queue.cancel([r.id for r in requests])
+        service.go()
+
+    threading.Timer(0.3, forget).start()
+    assert len([result for results in answers for result in results]) == 2
+
+
+CALLS = (
+    ("GET", "/v1/student"),
+    ("POST", "/v1/submissions"),
+    ("POST", "/v1/results"),
+    ("POST", "/v1/cancel"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+    ("GET", "/nowhere"),
+)
+
+
+def test_health_and_readiness_need_no_token_and_everything_else_does(service: Service) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert httpx2.get(service.url + path).status_code == 200
+    for method, path in CALLS:
+        assert httpx2.request(method, service.url + path).status_code == 401
+        for wrong in ("Bearer", f"Bearer {TOKEN}x", f"bearer {TOKEN}", f"Basic {TOKEN}", TOKEN, "Bearer é"):
+            assert httpx2.request(method, service.url + path, headers={"Authorization": wrong.encode()}).status_code == 403
+    service.queue.stop()
+    assert httpx2.get(service.url + "/readyz").status_code == 503
+
+
+def test_tokens_are_compared_in_constant_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr("student.service.hmac.compare_digest", lambda a, b: compared.append((a, b)) or True)
+    assert service.call("GET", "/v1/student", Authorization="Bearer x").status_code == 200
+    assert compared == [(b"Bearer x", f"Bearer {TOKEN}".encode())]
+
+
+def test_a_wrong_token_ends_a_run_at_once_with_the_remedy(service: Service) -> None:
+    with pytest.raises(InvalidInput, match=r"answers 403: the token is not this service's; .*; set its variable"):
+        service.exchange(token="wrong").describe()
+
+
+GOOD = request("a").model_dump(mode="json")
+
+
+def with_update(**update: float) -> dict[str, Any]:
+    return {"rewards": [{**GOOD, "edit": {"update": update}}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "detail"),
+    [
+        ("/v1/submissions", b"", 422, "the body: "),
+        ("/v1/submissions", b"{", 422, "JSON"),
+        ("/v1/submissions", b"[]", 422, "the body: "),
+        ("/v1/submissions", b"\xff", 400, "parsing the body"),
+        ("/v1/submissions", b"[" * 50_000, 400, "parsing the body"),
+        ("/v1/submissions", b'{"rewards":' * 9_000, 400, "parsing the body"),
+        ("/v1/submissions", b"1" * 5_000, 400, "parsing the body"),
+        ("/v1/submissions", {"rewards": [GOOD], "magic": 1}, 422, "magic: Extra inputs are not permitted"),
+        ("/v1/submissions", {"rewards": [{**GOOD, "seeds": [-1]}]}, 422, "rewards.0.seeds.0: Input should be greater than or equal to 0"),
+        (
+            "/v1/submissions",
+            {"rewards": [{**GOOD, "edit": {"update": {"epochs": 10**9}}}]},
+            422,
+            "rewards.0.edit.update.epochs: Input should be less",
+        ),
+        ("/v1/submissions", with_update(learning_rate=float("nan")), 422, "rewards.0.edit.update.learning_rate"),
+        ("/v1/submissions", {"rewards": [{**GOOD, "context": {"title": "\ud800"}}]}, 422, "rewards.0.context.title"),
+        ("/v1/submissions", {"rewards": [GOOD], "known": ["../../etc/passwd"]}, 422, "known.0: String should match pattern"),
+        (
+            "/v1/submissions",
+            b'{"rewards": [' + b" " * LARGEST,
+            413,
+            "the body is larger than 100000 bytes; send less at once, or raise max_body_mb",
+        ),
+        ("/v1/results", {"ids": ["../" * 10]}, 422, "ids.0: String should match pattern"),
+        ("/v1/results", {"ids": []}, 422, "ids: "),
+        ("/v1/results", {"ids": ["0" * 32], "wait": 1e9}, 422, "wait: Input should be less than or equal to 30"),
+        ("/v1/results", {"ids": ["0" * 32], "wait": float("inf")}, 422, "wait"),
+        ("/v1/cancel", {"ids": [3]}, 422, "ids.0: "),
+        ("/v2/submissions", {}, 404, "Not Found"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_no_message_is_refused_with_the_reason(service: Service, path: str, body: Any, status: int, detail: str) -> None:
+    started = time.perf_counter()
+    answer = service.call("POST", path, body)
+    assert time.perf_counter() - started < 1
+    assert answer.status_code == status, answer.text
+    assert detail in answer.json()["detail"]
+    assert len(answer.content) < 2_000
+    assert service.queue.size == 0
+
+
+def test_a_full_queue_answers_429_and_a_client_comes_back(tmp_path: Path) -> None:
+    service = Service(tmp_path, most=1)
+    try:
+        service.exchange()._transport.post(Submission(rewards=(request("a"),)))
+        answer = service.call("POST", "/v1/submissions", {"rewards": [request("b").model_dump(mode="json")]})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        threading.Timer(0.3, service.go).start()
+        exchange = service.exchange()
+        exchange.submit([request("b")])
+        assert len(list(exchange.completed())) == 1
+        huge = {"rewards": [request(title).model_dump(mode="json") for title in "cd"]}
+        assert service.call("POST", "/v1/submissions", huge).status_code == 413
+    finally:
+        service.close()
+
+
+def test_slow_and_half_open_clients_hold_nobody_up(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    slow = [socket.create_connection((host, int(port))) for _ in range(50)]
+    for number, client in enumerate(slow):
+        head = f"POST /v1/submissions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1000\r\n\r\n"
+        client.sendall(head.encode()[: None if number % 2 else 40])
+    service.go()
+    exchange = service.exchange()
+    exchange.submit([request("a")])
+    assert len(list(exchange.completed())) == 1
+    for client in slow:
+        client.close()
+    assert service.call("GET", "/v1/student").status_code == 200
+
+
+def test_a_body_that_never_comes_is_given_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("student.service._SLOWEST_BODY", 0.2)
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(f"POST /v1/cancel HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n{{".encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_of_unknown_length_is_cut_off_at_the_limit(service: Service) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(1000):
+            yield b" " * 10_000
+
+    told = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    try:
+        assert httpx2.post(service.url + "/v1/cancel", content=endless(), headers=told).status_code == 413
+    except httpx2.TransportError:
+        pass  # the service hung up while we were talking
+
+
+def test_metrics_count_what_was_done(service: Service) -> None:
+    service.go()
+    exchange = service.exchange()
+    exchange.submit([request("a"), request("b")])
+    list(exchange.completed())
+    exchange.submit([request("a")])
+    list(exchange.completed())
+    told = service.call("GET", "/metrics").text
+    assert 'tutelage_requests_answered_total{answer="rewards"} 2.0' in told
+    assert 'tutelage_requests_answered_total{answer="repeated"} 1.0' in told
+    assert "tutelage_trained_tokens_total 2.0" in told
+    assert "tutelage_requests_waiting 0.0" in told
+
+
+def test_the_document_has_the_protocols_schemas(service: Service) -> None:
+    document = service.call("GET", "/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert {path for path in document["paths"]} == {path for _, path in CALLS[:5]} | {"/healthz", "/readyz"}
+    for name, message in MESSAGES.items():
+        if name != "journal_record":
+            ours = json.loads(json.dumps(json_schema(name)).replace("#/$defs/", "#/components/schemas/"))
+            parts = {message.__name__: ours, **ours.pop("$defs", {})}
+            del ours["$schema"]
+            assert {part: schemas[part] for part in parts} == parts
+
+
+def test_an_address_that_is_taken_is_refused_with_the_remedy(service: Service) -> None:
+    port = int(service.url.rpartition(":")[2])
+    with (
+        pytest.raises(InvalidInput, match=f"host '127.0.0.1', port {port} cannot be listened on"),
+        listening(create_app(service.queue, TOKEN, 1), "127.0.0.1", port),
+    ):
+        pass
+
+
+def test_results_are_waited_for(service: Service) -> None:
+    transport = service.exchange()._transport
+    transport.post(Submission(rewards=(request("a"),)))
+    started = time.monotonic()
+    assert transport.fetch(Wanted(ids=(request("a").id,), wait=0.5)).done == ()
+    assert 0.4 < time.monotonic() - started < 2
+    threading.Timer(0.3, service.go).start()
+    started = time.monotonic()
+    (found,) = transport.fetch(Wanted(ids=(request("a").id,), wait=20)).done
+    assert found.key == measurement_key(CARD, request("a"))
+    assert time.monotonic() - started < 5
+
+
+def test_a_service_out_of_reach_is_given_up_with_the_remedy() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(TutelageError, match=r"is out of reach: .*; tried for 1 s\. Start it again, and the same command goes on"):
+        HttpTransport(url, TOKEN, patience=1.0).describe()
+
+
+def test_a_cut_network_costs_nothing_but_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.http_transport._TIMEOUT", 0.5)
+    monkeypatch.setattr("protocol.remote.LONGEST_WAIT", 0.5)
+    cable = Cable(int(service.url.rpartition(":")[2]))
+    exchange = RemoteExchange(HttpTransport(f"http://127.0.0.1:{cable.port}", TOKEN, patience=20.0))
+    exchange.submit([request(str(number)) for number in range(20)])
+    answers = exchange.completed()
+    threading.Timer(0.2, service.go).start()
+    answered = list(next(answers))
+    cable.is_cut = True
+    threading.Timer(float(os.environ.get("TUTELAGE_CUT", "2")), setattr, (cable, "is_cut", False)).start()
+    answered += [result for results in answers for result in results]
+    assert len({result.request for result in answered}) == len(answered) == 20
+    assert service.queue.counts.rewards == 20
+    cable.close()
+
+
+def test_what_a_client_that_died_had_asked_for_is_there_for_the_next(service: Service) -> None:
+    service.exchange()._transport.post(Submission(rewards=(request("a"), request("b"))))
+    service.go()
+    while service.queue.size:
+        time.sleep(0.01)
+    exchange = service.exchange()
+    exchange.submit([request("a"), request("b")])
+    assert len([result for results in exchange.completed() for result in results]) == 2
+    assert len(service.student.asked) == 1
+    assert service.queue.counts.repeated == 2
+
+
+def test_the_clock_may_jump(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits and pauses go by a clock that nobody sets."""
+    service.go()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    exchange = service.exchange()
+    exchange.submit([request("a")])
+    assert len(list(exchange.completed())) == 1
