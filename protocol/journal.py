@@ -17,6 +17,7 @@ from protocol.errors import InvalidInput, TutelageError
 from protocol.files import sync
 from protocol.identity import content_id
 from protocol.messages import Answers, Id, Message, Name, Refusal, Reward, Seed, ShortText, VersionCard
+from protocol.spending import Spending
 
 logger = logging.getLogger(__name__)
 
@@ -104,12 +105,30 @@ class CheckpointRecord(Message):
     fingerprint: Id
 
 
+class SpendingRecord(Message):
+    """What a candidate cost that was asked for at an endpoint, whether it came or not."""
+
+    kind: Literal["spending"] = "spending"
+    stage: Name
+    spending: Spending
+
+
 class CommitRecord(Message):
     kind: Literal["commit"] = "commit"
     card: VersionCard
 
 
-Record = JournalRecord | RoundRecord | CandidateRecord | RewardRecord | AnswersRecord | SelectionRecord | CheckpointRecord | CommitRecord
+Record = (
+    JournalRecord
+    | RoundRecord
+    | CandidateRecord
+    | RewardRecord
+    | AnswersRecord
+    | SelectionRecord
+    | CheckpointRecord
+    | SpendingRecord
+    | CommitRecord
+)
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 Key = TypeVar("Key")
@@ -146,6 +165,7 @@ class Journal:
 
     Attributes:
         inner_loops: How many inner loops the journaled rewards are made of.
+        spending: What all candidates that were asked for at endpoints cost.
         scored_in: By a measurement's key, the stage that had it made.
     """
 
@@ -160,6 +180,7 @@ class Journal:
         self.commits: dict[str, VersionCard] = {}
         self.answers: dict[str, Answers | Refusal] = {}
         self.inner_loops = 0
+        self.spending = Spending()
         self._end = 0
         if path.exists():
             _drop_torn_line(path)
@@ -212,6 +233,8 @@ class Journal:
                 self.selections.setdefault(record.stage, record)
             case CheckpointRecord():
                 self.checkpoints.setdefault(record.stage, record)
+            case SpendingRecord(spending=spending):
+                self.spending += spending
             case CommitRecord():
                 self.commits.setdefault(record.card.key, record.card)
 

@@ -102,7 +102,7 @@ def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) ->
     domain, task = choose_task(settings)
     choose_style(settings.teacher.style, domain)
     contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
-    check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
+    check_teacher(settings.teacher, "teacher", domain, fetch=fetch, is_trained=True)
     check_student(settings.student, "student", task, fetch=fetch)
     used = min(settings.contexts_per_round, len(contexts))
     written = used * settings.candidates
@@ -133,7 +133,7 @@ def _check_compare(settings: Compare, fetch: bool) -> str:
         raise InvalidInput("compare needs teachers and students, such as teachers.mine.model=FOLDER students.ours.model=FOLDER")
     _check_baselines(domain, settings.baselines, settings.retention)
     _refuse_names("teachers", settings.teachers, ("no_edit", "reference_edits", *BASELINES))
-    _refuse_names("students", settings.students, ("recipe", "name", "seeds", "inner_loops", "wall_seconds"))
+    _refuse_names("students", settings.students, ("recipe", "name", "seeds", "spending", "inner_loops", "wall_seconds"))
     _need_two("contexts", len(contexts))
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
@@ -159,12 +159,12 @@ def _check_transfer(settings: Transfer, processes: int, fetch: bool) -> str:
     training = 0
     for name, teacher in settings.teachers.items():
         choose_style(teacher.style, domain, f"teachers.{name}.style")
-        check_teacher(teacher, f"teachers.{name}", domain, contexts, fetch=fetch)
+        check_teacher(teacher, f"teachers.{name}", domain, contexts, fetch=fetch, is_trained=teacher.is_trained_here)
         if unknown := [student for student in teacher.trained_for if student not in settings.students]:
             raise InvalidInput(f"teachers.{name}.trained_for has {unknown[0]!r}; it is one of {', '.join(settings.students)}")
         if teacher.is_trained_here:
             check_config(settings.distributed.deepspeed, "distributed.deepspeed", teacher.dtype)
-            _check_division(settings.finetune, settings.distributed.deepspeed, teacher, processes)
+            _check_division(settings.finetune, settings.distributed.deepspeed, teacher, processes, f"teachers.{name}")
             _refuse_common(load_data(domain, settings.train, "train", questions=True, fetch=fetch)[0], contexts)
             training += settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats * len(teacher.trained_for)
     for name, student in settings.students.items():
@@ -213,7 +213,7 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     _need_two("held_out", len(contexts))
     for number, text in enumerate(settings.constants):
         check_edit(domain, text, contexts[0], f"constants[{number}]")
-    check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
+    check_teacher(settings.teacher, "teacher", domain, fetch=fetch, is_trained=True)
     check_student(settings.student, "student", task, fetch=fetch)
     if settings.new_student.label:
         check_student(settings.new_student, "new_student", task, fetch=fetch)
@@ -236,8 +236,15 @@ def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> No
     _check_division(settings.finetune, settings.distributed.deepspeed, settings.teacher, processes)
 
 
-def _check_division(finetune: FinetuneSettings, deepspeed: str | None, teacher: TeacherSettings, processes: int) -> None:
+def _check_division(
+    finetune: FinetuneSettings, deepspeed: str | None, teacher: TeacherSettings, processes: int, key: str = "teacher"
+) -> None:
     finetune.divide(processes)
+    if teacher.is_at_endpoint and not finetune.lora:
+        raise InvalidInput(
+            f"finetune.lora is false, but {key} writes at an endpoint, which takes adapters alone; set it to true, "
+            f"or {key}.endpoint.base_url=null"
+        )
     if zero_stage(deepspeed) == 3 and not finetune.lora and teacher.adapter is not None:
         raise InvalidInput("finetune.lora is false under ZeRO stage 3, which cannot merge teacher.adapter; give the merged model instead")
 

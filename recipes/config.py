@@ -9,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from protocol.address import refuse_secrets
 from protocol.errors import InvalidInput
 from recipes.domains.settings import GridSettings
-from recipes.graders.address import refuse_secrets
 from recipes.graders.settings import JudgeSettings
 from recipes.settings import BASELINES, RECIPES, RecipeSettings
 from student.settings import StudentSettings
+from teacher.settings import EndpointSettings
 
 _AT_LEAST_ONE = (
     "samples repeats held_out_repeats held_out_candidates "
@@ -22,7 +23,7 @@ _AT_LEAST_ONE = (
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
-    "row_tokens questions answer_tokens timed_steps"
+    "row_tokens questions answer_tokens timed_steps concurrency"
 ).split()
 _AT_MOST_ONE = ("learning_rate", "top_p")
 _ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
@@ -45,7 +46,7 @@ def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
         raise InvalidInput(f"{path}: {_first_line(error)}") from error
     assert isinstance(settings, RecipeSettings)
     settings.name = settings.name or path.stem
-    refuse_secrets(settings.judge)
+    refuse_secrets("judge", settings.judge.base_url, settings.judge.api_key_env)
     _check_values(settings, str(path))
     return settings
 
@@ -114,7 +115,7 @@ def load_judge(overrides: list[str]) -> JudgeSettings:
         raise InvalidInput(f"{strange[0]!r} is no setting of a judge, such as judge.model=FOLDER")
     recipe = OmegaConf.to_object(_override(OmegaConf.structured(RecipeSettings), overrides))
     assert isinstance(recipe, RecipeSettings)
-    refuse_secrets(recipe.judge)
+    refuse_secrets("judge", recipe.judge.base_url, recipe.judge.api_key_env)
     return recipe.judge
 
 
@@ -160,6 +161,9 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
     """Ranges, all the way down."""
     if isinstance(settings, GridSettings):
         settings.check(place, prefix)
+    if isinstance(settings, EndpointSettings):
+        refuse_secrets(prefix.rstrip("."), settings.base_url, settings.api_key_env)
+        _check_endpoint_values(settings, place, prefix)
     for item in fields(settings):
         value, key = getattr(settings, item.name), prefix + item.name
         if hasattr(value, "__dataclass_fields__"):
@@ -186,3 +190,12 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in [0, 1)")
         if item.name == "rank" and value > getattr(settings, "max_rank", value):
             raise InvalidInput(f"{place}: {key} is {value}, above {prefix}max_rank, which is {settings.max_rank}")
+
+
+def _check_endpoint_values(settings: EndpointSettings, place: str, prefix: str) -> None:
+    if not 0 < settings.timeout < float("inf"):
+        raise InvalidInput(f"{place}: {prefix}timeout is {settings.timeout}; it must be above 0, in seconds")
+    for name in ("retries", "price_in", "price_out", "budget"):
+        value = getattr(settings, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise InvalidInput(f"{place}: {prefix}{name} is {value}; it must not be negative")

@@ -66,6 +66,7 @@ class Phase:
         steps: Optimizer steps.
         read, written, trained: Tokens.
         together: How many sequences are written at once.
+        price: What an endpoint asks for it; None if it is done in the run's own processes.
     """
 
     what: str
@@ -79,6 +80,7 @@ class Phase:
     written: float = 0.0
     trained: float = 0.0
     together: int = 1
+    price: float | None = None
 
     def seconds(self, parameters: float) -> float:
         """A trained token takes 4 operations per parameter, since the base is frozen; one read 2; weights are read once per batch."""
@@ -174,7 +176,10 @@ def _compare(settings: Compare, size: Sizes) -> Iterator[Phase]:
 def _write(teacher: TeacherSettings, size: Sizes, pieces: float) -> list[Phase]:
     """Nothing, if the teacher is a file."""
     written, read = pieces * min(size.edit_tokens, teacher.max_new_tokens), pieces * size.passage_tokens
-    phase = Phase("writing", "teacher", teacher.model, teacher.dtype, pieces, read=read, written=written, together=teacher.batch_size)
+    phase = Phase("writing", "teacher", teacher.label, teacher.dtype, pieces, read=read, written=written, together=teacher.batch_size)
+    if teacher.is_at_endpoint:
+        price = (read * teacher.endpoint.price_in + written * teacher.endpoint.price_out) / 1e6
+        phase = replace(phase, what="writing at an endpoint", price=price)
     return [] if teacher.edits else [phase]
 
 
@@ -219,13 +224,15 @@ def count_parameters(model: str) -> float | None:
 
 def describe_costs(phases: Sequence[Phase]) -> str:
     """A line for each kind of work and model, then memory and hours in all."""
-    sizes = {phase.model: count_parameters(phase.model) for phase in phases}
+    here = [phase for phase in phases if phase.price is None]
+    sizes = {phase.model: count_parameters(phase.model) for phase in here}
     groups: dict[tuple[str, str, str], list[Phase]] = {}
     for phase in phases:
         groups.setdefault((phase.what, phase.who, phase.model), []).append(phase)
     lines, hours = [], 0.0
     for (what, who, model), own in groups.items():
-        size = sizes[model]
+        prices = [phase.price for phase in own if phase.price is not None]
+        size = None if prices else sizes[model]
         sums = {name: sum(getattr(phase, name) for phase in own) for name in ("pieces", "steps", "trained", "written")}
         told = [f"{sums['pieces']:,.0f}"] + ([f"{sums['steps']:,.0f} steps"] if sums["steps"] else [])
         told += [f"{sums[name] / 1e6:,.1f}M tokens {name}" for name in ("trained", "written") if sums[name]]
@@ -233,9 +240,11 @@ def describe_costs(phases: Sequence[Phase]) -> str:
             spent = sum(phase.seconds(size) for phase in own) / 3600
             hours += spent
             told.append(f"{spent:.2f} h")
+        if prices:
+            told.append(f"{sum(phase.read for phase in own) / 1e6:,.1f}M tokens read, cost {sum(prices):,.2f} by the recipe's prices")
         lines.append(f"  {what} ({who} {model}): {', '.join(told)}")
-    weights = {(phase.who, phase.model): (sizes[phase.model] or 0) * _BYTES[phase.dtype] for phase in phases}
-    trained = {(phase.who, phase.what): count_adapter(sizes[phase.model] or 0, phase.rank) * BYTES_PER_TRAINED for phase in phases}
+    weights = {(phase.who, phase.model): (sizes[phase.model] or 0) * _BYTES[phase.dtype] for phase in here}
+    trained = {(phase.who, phase.what): count_adapter(sizes[phase.model] or 0, phase.rank) * BYTES_PER_TRAINED for phase in here}
     adapters = [f"{size / 1e9:.1f} GB for each adapter of a {who} in training ({what})" for (who, what), size in trained.items() if size]
     lines.append(
         f"  in all at least {hours:.2f} hours of one H100, if it did {FLOPS / 1e12:.0f} TFLOP/s and {BYTES_PER_SECOND / 1e12:.1f} TB/s "

@@ -21,6 +21,8 @@ from recipes.reach import check_exchange
 from recipes.settings import DataSettings, RecipeSettings, StudentChoice
 from recipes.zero_configs import check_config
 from student.settings import StudentSettings
+from teacher.endpoint import check_settings
+from teacher.serving import check_served
 from teacher.settings import TeacherSettings
 
 
@@ -94,16 +96,19 @@ def check_edit(domain: RecipeDomain, text: str, context: Context, key: str) -> N
         raise InvalidInput(f"{key} is no self-edit: {error}") from error
 
 
+_SERVED: Final = ".endpoint.model"
+
+
 def identify(contexts: Mapping[str, Sequence[Context]], models: Mapping[str, tuple[str | None, str | None]]) -> dict[str, str]:
     """Identities of a run's inputs by recipe key, so that a run never goes on with other data or other weights.
 
     Args:
-        models: By key, a model's or adapter's folder (or hub name) and revision.
+        models: By key, a model's or adapter's folder (or hub name) and revision. What an endpoint serves is known by its name alone.
     """
     known = {key: content_id([context.id for context in used]) for key, used in contexts.items()}
     for key, (name, revision) in models.items():
         if name is not None:
-            known[key] = _identify_model(name, revision)
+            known[key] = name if key.endswith(_SERVED) else _identify_model(name, revision)
     return known
 
 
@@ -194,7 +199,8 @@ def teacher_models(teacher: TeacherSettings, key: str) -> dict[str, tuple[str | 
     """What `identify` is to know of a teacher."""
     if teacher.edits:
         return {f"{key}.edits": (teacher.edits, None)}
-    return {f"{key}.model": (teacher.model, teacher.revision), f"{key}.adapter": (teacher.adapter, None)}
+    served = {key + _SERVED: (teacher.label, None)} if teacher.is_at_endpoint else {}
+    return {f"{key}.model": (teacher.model or None, teacher.revision), f"{key}.adapter": (teacher.adapter, None), **served}
 
 
 def judge_models(grader: str, judge: JudgeSettings) -> dict[str, tuple[str | None, str | None]]:
@@ -208,21 +214,48 @@ def check_judge_model(grader: str, judge: JudgeSettings, *, fetch: bool = True) 
 
 
 def check_teacher(
-    teacher: TeacherSettings, key: str, domain: RecipeDomain, contexts: Sequence[Context] = (), count: int = 1, *, fetch: bool = True
+    teacher: TeacherSettings,
+    key: str,
+    domain: RecipeDomain,
+    contexts: Sequence[Context] = (),
+    count: int = 1,
+    *,
+    fetch: bool = True,
+    is_trained: bool = False,
 ) -> None:
-    """See that a teacher can be loaded; one that is a file of self-edits must have `count` about each of the contexts."""
+    """See that a teacher can be loaded, or asked at its endpoint.
+
+    Args:
+        contexts, count: A teacher that is a file of self-edits must have so many about each of these.
+        is_trained: Whether the recipe finetunes it.
+    """
     if teacher.edits:
-        if teacher.model or teacher.adapter:
-            raise InvalidInput(
-                f"{key}.edits is {teacher.edits!r}, but {key}.model is set as well; a teacher is one or the other: leave one empty"
-            )
+        for other, value in (("model", teacher.model or teacher.adapter), ("endpoint.base_url", teacher.endpoint.base_url)):
+            if value:
+                raise InvalidInput(
+                    f"{key}.edits is {teacher.edits!r}, but {key}.{other} is set as well; a teacher is one or the other: leave one empty"
+                )
         known = [context for context in contexts if context.passage != STAND_IN.passage]
         domain.find_written(Path(teacher.edits), known, count, f"{key}.edits")
         return
-    check_model(teacher.model, f"{key}.model", teacher.revision, kind="either", fetch=fetch)
-    _check_chat(teacher.chat, teacher.model, f"{key}.chat")
+    if is_trained or not teacher.is_at_endpoint:
+        check_model(teacher.model, f"{key}.model", teacher.revision, kind="either", fetch=fetch)
+        _check_chat(teacher.chat, teacher.model, f"{key}.chat")
     if teacher.adapter is not None:
         check_model(teacher.adapter, f"{key}.adapter", kind="adapter")
+    if teacher.is_at_endpoint:
+        _check_endpoint_teacher(teacher, key, is_trained, fetch)
+
+
+def _check_endpoint_teacher(teacher: TeacherSettings, key: str, is_trained: bool, fetch: bool) -> None:
+    check_settings(teacher, f"{key}.endpoint")
+    if (Path(teacher.model or "?") / "adapter_config.json").exists():
+        raise InvalidInput(
+            f"{key}.model is {teacher.model!r}, an adapter, but {key}.endpoint.base_url is set, where a base model is served; "
+            f"give the adapter as {key}.adapter, and its base as {key}.model"
+        )
+    if fetch:
+        check_served(teacher, f"{key}.endpoint", is_trained)
 
 
 def uses_deepspeed(settings: RecipeSettings) -> bool:

@@ -19,6 +19,7 @@ from protocol.errors import InvalidInput
 from protocol.files import write_json, write_text
 from protocol.journal import Journal
 from protocol.messages import Context, StudentCard, measurement_key
+from protocol.spending import describe_spending
 from recipes.config import to_yaml
 from recipes.domains import RecipeDomain, open_domain
 from recipes.domains.settings import GridSettings
@@ -113,7 +114,10 @@ class RunFolder:
         """Write a recipe's figures, between what every report has."""
         told = self._settings
         seeds = list(getattr(told, "seeds", ())) or [getattr(told, "seed", 0)]
-        spent = {"inner_loops": self.journal.inner_loops, "wall_seconds": round(time.perf_counter() - self._opened, 1)}
+        spent: dict[str, Any] = {"inner_loops": self.journal.inner_loops, "wall_seconds": round(time.perf_counter() - self._opened, 1)}
+        if self.journal.spending.requests:
+            spent = {"spending": self.journal.spending.model_dump(), **spent}
+            console.print(describe_spending(self.journal.spending))
         path = self.path / "report.json"
         write_json(path, {"recipe": told.recipe, "name": told.name, "seeds": seeds, **report, **spent})
         return path
@@ -197,8 +201,10 @@ _DECIDE_NOTHING = {
 
 
 def decides_nothing(key: str) -> bool:
-    """A student may be moved; it is known by its card."""
-    return key in _DECIDE_NOTHING or key.rpartition(".")[2] in ("exchange", "token_env")
+    """A student may be moved; it is known by its card. So may a teacher's endpoint; it is known by its model's name."""
+    group, _, name = key.rpartition(".")
+    moved = group.endswith(".endpoint") and name != "model"
+    return key in _DECIDE_NOTHING or name in ("exchange", "token_env") or moved
 
 
 def _refuse_changes(recipe: Path, settings: RecipeSettings) -> None:

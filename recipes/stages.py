@@ -31,6 +31,7 @@ from protocol.remote import RemoteExchange
 from recipes import terminal
 from recipes.candidates import record_candidate
 from recipes.domains import RecipeDomain, open_domain
+from recipes.endpoint_teacher import Batch, Styled, sample_at_endpoint
 from recipes.graders import open_grader
 from recipes.inputs import choose_style
 from recipes.reach import reach
@@ -42,11 +43,6 @@ from teacher.policy import Policy
 from teacher.settings import TeacherSettings
 
 TEXTS: Final = TypeAdapter(list[str])
-
-Batch = Sequence[tuple[Context, int]]
-"""Candidates sampled at once: each is the so many'th of its context."""
-Styled = tuple[str, str]
-"""A candidate's text and the style of the prompt that it answers."""
 
 
 def place_grader(team: Team, recipe: RecipeSettings, folder: RunFolder) -> Placed[Grader]:
@@ -86,16 +82,17 @@ def write_candidates(
     """Sample `count` candidates per context, `teacher.batch_size` at a time; batches are shared out.
 
     A candidate's seed depends on the run's seed, its context and its index, so different teachers draw alike. The batches are
-    composed from the whole list, so they are the same after a crash.
+    composed from the whole list, so they are the same after a crash. An endpoint is asked candidate by candidate.
 
     Returns:
         One record per candidate, by context, then by index.
     """
     wanted = [(context, index) for context in contexts for index in range(count)]
-    batches = [wanted[start : start + teacher.batch_size] for start in range(0, len(wanted), teacher.batch_size)]
+    size = 1 if teacher.is_at_endpoint else teacher.batch_size
+    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     missing = [batch for batch in batches if any((stage, c.id, i) not in journal.candidates for c, i in batch)]
     with terminal.stage(f"{stage} · writing self-edits", len(wanted), len(wanted) - sum(map(len, missing))) as advance:
-        for batch, seeds, texts in sample(team, teacher, domain, missing, seed):
+        for batch, seeds, texts in sample(team, teacher, domain, missing, seed, stage, journal):
             journal.append(
                 *(
                     record_candidate(domain, context, text, stage, index, s, style)
@@ -108,10 +105,17 @@ def write_candidates(
 
 
 def sample(
-    team: Team, teacher: TeacherSettings, domain: RecipeDomain, batches: Sequence[Batch], seed: int
+    team: Team, teacher: TeacherSettings, domain: RecipeDomain, batches: Sequence[Batch], seed: int, stage: str, journal: Journal
 ) -> Iterator[tuple[Batch, list[int], list[Styled]]]:
-    """Share batches out; yields each with its seeds and texts, as they arrive. The teacher is loaded only if there are any."""
+    """Share batches out; yields each with its seeds and texts, as they arrive. The teacher is loaded only if there are any.
+
+    Args:
+        stage, journal: Where what an endpoint costs is written down.
+    """
     if not batches:
+        return
+    if teacher.is_at_endpoint:
+        yield from sample_at_endpoint(teacher, domain, batches, seed, stage, journal)
         return
     if teacher.edits:
         yield from _look_up(domain, teacher.edits, batches, seed)

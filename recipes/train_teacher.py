@@ -30,6 +30,7 @@ from recipes.terminal import console
 from recipes.zero_configs import find_config
 from teacher.finetune import Finetuned, finetune
 from teacher.selection import keep_best, keep_random
+from teacher.serving import name_adapter, serve_adapter
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 
@@ -63,8 +64,9 @@ class Trained:
 
     def report(self) -> dict[str, Any]:
         """The teacher's part of a report: mean reward over contexts and its reliability by round, and inner loops saved."""
+        served = {"served_as": name_adapter(Path(self.teacher.adapter))} if self.teacher.is_at_endpoint and self.teacher.adapter else {}
         return {
-            "teacher": {"path": self.teacher.adapter or self.teacher.model, "fingerprint": self.fingerprint},
+            "teacher": {"path": self.teacher.adapter or self.teacher.model, "fingerprint": self.fingerprint, **served},
             "mean_reward_by_round": [summarize(own.rewards, own.groups) for own in self.selections if own.rewards],
             "reliability_by_round": [selection.reliability for selection in self.selections],
             "inner_loops_saved": sum(selection.saved for selection in self.selections),
@@ -146,6 +148,8 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
             optimizer_elements=[result.optimizer_elements for result in results],
             **seconds_of(times, ("sampling_seconds", "scoring_seconds", "finetuning_seconds")),
         )
+    if trained.teacher.is_at_endpoint and trained.teacher.adapter:  # as it served each round's for the next to sample
+        console.print(f"{stage}: the endpoint serves the trained teacher as {serve_adapter(trained.teacher)}")
     return trained
 
 
@@ -189,6 +193,7 @@ def next_step(trained: Trained, recipe: str) -> str:
     """The command that uses a trained teacher, told as far as it is not as every teacher."""
     told = [f"teacher.{name}={getattr(trained.teacher, name)}" for name in ("model", "adapter")]
     usual = TeacherSettings()
+    told += [f"teacher.endpoint.{n}={v}" for n in ("base_url", "model") if (v := getattr(trained.teacher.endpoint, n)) is not None]
     told += [f"teacher.{n}={v}" for n in ("chat", "dtype") if (v := getattr(trained.teacher, n)) != getattr(usual, n)]
     return f"next: tutelage run {recipe} {' '.join(word for word in told if not word.endswith('=None'))} name=my-student"
 

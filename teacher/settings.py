@@ -1,9 +1,42 @@
 """A teacher's settings. No torch here: recipes and `--help` read them too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from protocol.errors import InvalidInput
+
+
+@dataclass
+class EndpointSettings:
+    """Where a teacher writes if not in this run's own processes: at any OpenAI-compatible endpoint.
+
+    A teacher that is trained, or has an adapter, needs a server that takes adapters while it runs: vLLM with `--enable-lora`,
+    `--max-lora-rank` of at least the adapter's rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, which must see the run folder by the same
+    path. `--generation-config vllm` keeps what a model folder suggests for generation out of its samples, as a local teacher does.
+
+    Attributes:
+        base_url: Such as http://localhost:8000/v1 (vLLM) or https://api.openai.com/v1; null writes in this run's own processes.
+        model: The name that the endpoint knows its model by; null is `teacher.model`. It must take `temperature`, `top_p`, `max_tokens`
+            and `seed`, which reasoning models may refuse.
+        api_key_env: The name of the environment variable that holds the endpoint's key; the key itself never stands in a recipe. An
+            endpoint on this machine may do without; with an empty name no key is sent anywhere.
+        concurrency: Requests under way at once, each for one candidate.
+        timeout: Seconds that the endpoint may be silent in one request.
+        retries: How often a request that failed is sent again, after 0.5 s, 1 s, 2 s and so on, or when the endpoint says.
+        price_in, price_out: Of a million tokens read, and written, in any currency.
+        budget: The most that a run may spend by these prices, all it has spent so far included; null sets no bound. No request is sent that
+            could pass it.
+    """
+
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 16
+    timeout: float = 120.0
+    retries: int = 4
+    price_in: float = 0.0
+    price_out: float = 0.0
+    budget: float | None = None
 
 
 @dataclass
@@ -11,7 +44,8 @@ class TeacherSettings:
     """Which model writes self-edits, and how it samples; or a file of what was written elsewhere.
 
     Attributes:
-        model: Folder or hub name of the base model, or a PEFT folder, whose base is then read from it.
+        model: Folder or hub name of the base model, or a PEFT folder, whose base is then read from it. It may be empty where a frozen
+            teacher writes at an endpoint.
         adapter: PEFT folder on top of `model`: a trained teacher.
         revision: Hub revision.
         dtype: `float32`, `bfloat16` or `float16`.
@@ -23,6 +57,7 @@ class TeacherSettings:
         batch_size: Candidates sampled at once.
         edits: Instead of a model, a file of self-edits: SEAL's data and result files, or rows of `context` and `completions`. The
             first is taken, or as many as are asked for; another seed begins with the next.
+        endpoint: Write at an endpoint. Finetuning still loads `model` here.
     """
 
     model: str = ""
@@ -37,6 +72,16 @@ class TeacherSettings:
     max_new_tokens: int = 2048
     batch_size: int = 16
     edits: str | None = None
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+
+    @property
+    def is_at_endpoint(self) -> bool:
+        return self.endpoint.base_url is not None
+
+    @property
+    def label(self) -> str:
+        """How messages to a user name its base model."""
+        return (self.endpoint.model or self.model) if self.is_at_endpoint else self.model
 
 
 @dataclass

@@ -35,7 +35,14 @@ def test_imports_run_down_only(package: str) -> None:
         assert imported_packages(path) <= ALLOWED[package], path
 
 
-@pytest.mark.parametrize("module", ["protocol.journal, protocol.schema, protocol.exchange, protocol.domain", "recipes.cli, recipes.checks"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "protocol.journal, protocol.schema, protocol.exchange, protocol.domain, protocol.endpoint",
+        "teacher.endpoint, teacher.serving, recipes.endpoint_teacher",
+        "recipes.cli, recipes.checks",
+    ],
+)
 def test_protocol_and_checks_load_no_torch(module: str) -> None:
     heavy = "{'torch', 'transformers', 'datasets', 'evaluate', 'peft', 'trl'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

@@ -1,25 +1,17 @@
-"""A judge behind an OpenAI-compatible endpoint, asked through the `openai` client, which retries what may pass.
-
-The key goes to the endpoint in a header and nowhere else: no message holds it, and a redirect is not followed.
-"""
+"""A judge behind an OpenAI-compatible endpoint."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
+from protocol.address import Address
+from protocol.endpoint import READINGS, Endpoint, Unanswered
 from protocol.errors import InvalidInput, TutelageError
-from recipes.graders.address import find_key
 from recipes.graders.settings import JudgeSettings
 from recipes.graders.wording import INSTRUCTIONS, Missing, Pair, Verdict, describe, read_reply
 
-if TYPE_CHECKING:
-    import openai
-
 REPLY_TOKENS: Final = 8
-READINGS: Final = 2
-"""How often a pair is asked whose reply is no verdict."""
 SILENT_BATCHES: Final = 3
 """After so many in a row without any reply the endpoint is taken to be down."""
 
@@ -42,28 +34,24 @@ class _Refused(Missing):
     """No other request will fare better; the reason says what to set right."""
 
 
-class Endpoint:
-    """A connection, and how well it goes."""
+def judge_address(settings: JudgeSettings) -> Address:
+    """Of a judge that has a `base_url`."""
+    return Address("judge", settings.model, settings.base_url or "", settings.api_key_env, settings.timeout, settings.retries)
+
+
+class EndpointJudge:
+    """A judge at an endpoint, and how well it goes."""
 
     def __init__(self, settings: JudgeSettings):
         """Nothing is sent yet.
 
         Raises:
-            InvalidInput: There is no key, or no `openai` client.
+            InvalidInput: There is no key.
         """
-        import openai
-
         self._settings = settings
-        self._key = find_key(settings)
+        self._endpoint = Endpoint(judge_address(settings))
         self._answered = False
         self._silent = 0
-        self._client = openai.OpenAI(
-            api_key=self._key or "none",
-            base_url=settings.base_url,
-            timeout=settings.timeout,
-            max_retries=settings.retries,
-            http_client=openai.DefaultHttpxClient(follow_redirects=False),
-        )
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[Verdict | Missing]:
         """Ask `batch_size` pairs at once.
@@ -73,11 +61,11 @@ class Endpoint:
             TutelageError: It gives nothing: to none of the first batch, or to none of three batches in a row.
         """
         size = self._settings.batch_size
-        with ThreadPoolExecutor(max_workers=size, thread_name_prefix="judge") as pool:
-            for start in range(0, len(pairs), size):
-                verdicts = list(pool.map(self._ask, pairs[start : start + size]))
-                self._watch(verdicts)
-                yield from verdicts
+        for start in range(0, len(pairs), size):
+            given = dict(self._endpoint.ask_many(self._ask, pairs[start : start + size], size))
+            verdicts = [given[index] for index in sorted(given)]
+            self._watch(verdicts)
+            yield from verdicts
 
     def _watch(self, verdicts: Sequence[Verdict | Missing]) -> None:
         """Stop when there is no use in going on."""
@@ -97,65 +85,28 @@ class Endpoint:
 
     def _ask(self, pair: Pair) -> Verdict | Missing:
         """Once more if the reply is no verdict."""
+        request = {
+            "model": self._settings.model,
+            "messages": [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": describe(pair)}],
+            "temperature": 0,
+            "max_tokens": REPLY_TOKENS,
+        }
         verdict: Verdict | Missing = Missing("not asked")
         for _ in range(READINGS):
-            body = self._request(pair)
-            if isinstance(body, Missing):
-                return body
+            body = self._endpoint.post("/chat/completions", request)
+            if isinstance(body, Unanswered):
+                return _Refused(body.reason) if body.refused else Missing(body.reason, silent=True)
             verdict = self._read(body)
             if isinstance(verdict, Verdict):
                 break
         return verdict
 
-    def _request(self, pair: Pair) -> bytes | Missing:
-        """What the endpoint sends back, unread, or why it sends nothing, after all retries."""
-        import openai
-
-        try:
-            response = self._client.chat.completions.with_raw_response.create(
-                model=self._settings.model,
-                messages=[{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": describe(pair)}],
-                temperature=0,
-                max_tokens=REPLY_TOKENS,
-            )
-            return response.content
-        except openai.APIStatusError as error:
-            return self._read_status(error)
-        except (openai.APIConnectionError, UnicodeError) as error:  # or an error's text in another code than it says
-            cause = error.__cause__
-            return Missing(self._scrub(f"{type(cause).__name__}: {cause}" if cause else str(error)), silent=True)
-
-    def _read_status(self, error: "openai.APIStatusError") -> Missing:
-        """An endpoint's text on a refused key may hold parts of the key, so it is left out."""
-        settings, status, said = self._settings, error.status_code, self._scrub(str(error))
-        if status in (401, 403):
-            return _Refused(
-                f"judge.base_url {settings.base_url} refuses the key in the variable {settings.api_key_env!r} (judge.api_key_env) with "
-                f"HTTP {status}; put a key into it that may use {settings.model!r}"
-            )
-        if status == 404:
-            return _Refused(
-                f"judge.model {settings.model!r} is not known to judge.base_url {settings.base_url} ({said}); give a model that it serves, "
-                "and an address that ends as /v1 does"
-            )
-        if 300 <= status < 400:
-            return _Refused(
-                f"judge.base_url {settings.base_url} redirects to another address (HTTP {status}), which is not followed, for the "
-                "key's sake; give the last address"
-            )
-        return Missing(said, silent=True)
-
     def _read(self, body: bytes) -> Verdict | Missing:
-        try:
-            reply = _Completion.model_validate_json(body).choices[0].message.content or ""
-        except ValidationError:
-            return Missing(self._scrub(f"a response that is no chat completion: {body.decode(errors='replace')}"), silent=True)
+        completion = self._endpoint.read(body, _Completion)
+        if isinstance(completion, Unanswered):
+            return Missing(completion.reason, silent=True)
+        reply = completion.choices[0].message.content or ""
         correct = read_reply(reply)
         if correct is None:
-            return Missing(self._scrub(f"a reply that is neither yes nor no: {reply!r}"))
+            return Missing(self._endpoint.hide_key(f"a reply that is neither yes nor no: {reply!r}")[:300])
         return Verdict(correct=correct, score=float(correct))
-
-    def _scrub(self, text: str) -> str:
-        """One short line without the key."""
-        line = " ".join(text.split())
-        return (line.replace(self._key, "***") if self._key else line)[:300]

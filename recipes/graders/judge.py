@@ -7,11 +7,11 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from protocol.address import check_address
 from protocol.errors import InvalidInput, TutelageError
 from protocol.identity import content_id
 from protocol.messages import Outcome, Question
-from recipes.graders.address import check_endpoint
-from recipes.graders.endpoint import Endpoint
+from recipes.graders.endpoint import EndpointJudge, judge_address
 from recipes.graders.settings import JudgeSettings
 from recipes.graders.verdicts import Verdicts
 from recipes.graders.wording import VERSION, Judging, Missing, Pair, Verdict, make_pair
@@ -45,7 +45,7 @@ def check_judge(settings: JudgeSettings) -> None:
     if not 0 <= settings.max_missing <= 1:
         raise InvalidInput(f"judge.max_missing is {settings.max_missing}; it must be in [0, 1]")
     if settings.base_url is not None:
-        check_endpoint(settings)
+        check_address(judge_address(settings))
 
 
 class Judge:
@@ -123,7 +123,7 @@ def _outcome(answer: str, verdict: Verdict | None) -> Outcome:
 
 def _open_model(settings: JudgeSettings) -> Judging:
     if settings.base_url is not None:
-        return Endpoint(settings)
+        return EndpointJudge(settings)
     from recipes.graders.local_model import LocalModel
 
     return LocalModel(settings)

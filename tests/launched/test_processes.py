@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from openai_server import serving, writes
 from safetensors.torch import load_file
 
 from protocol.journal import CandidateRecord, Record, RewardRecord, SelectionRecord, read_records
@@ -73,6 +74,20 @@ def test_two_processes_do_what_one_does(tmp_path: Path, alone: Path, launcher: s
     assert shares == pytest.approx([0.5, 0.5], abs=0.01)
     logs = [(both / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
     assert all("Student.score_cohort" in log and "finetuned by 2 processes" in log for log in logs)
+
+
+def test_a_teacher_at_an_endpoint_is_asked_once_and_no_process_loads_a_model_for_it(tmp_path: Path) -> None:
+    with serving() as server:
+        server.respond = lambda body: writes(f"Ada plays the harp, {body['seed']}.")
+        words = f"runs={tmp_path} name=mine use=best candidates=2 contexts.limit=2 student.epochs=2 student.cohort=1 teacher.model=''"
+        endpoint = f"teacher.endpoint.base_url={server.url} teacher.endpoint.model=tiny"
+        done = run("torchrun", "recipes/tiny/adapt_student.yaml", *words.split(), *endpoint.split())
+    assert done.returncode == 0, done.stderr
+    assert "\n2 processes\n" in f"\n{done.stdout}"
+    assert len({body["seed"] for body in server.requests}) == len(server.requests) == 4
+    assert json.loads((tmp_path / "mine" / "report.json").read_text())["spending"]["requests"] == 4
+    logs = [(tmp_path / "mine" / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
+    assert all("Student.score_cohort" in log and "Policy" not in log for log in logs)
 
 
 def test_a_student_too_large_for_one_device_is_spread_and_learns_the_same(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A key, and the seconds between retries, which pass at once."""
     waited: list[float] = []
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("openai._base_client.time", SimpleNamespace(sleep=waited.append, time=time.time))
+    monkeypatch.setattr("protocol.endpoint.time", SimpleNamespace(sleep=waited.append, time=time.time))
     return waited
 
 
@@ -441,8 +441,8 @@ def test_without_a_key_none_is_sent(server: Server) -> None:
 
 
 def test_without_the_client_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recipes.graders.address.find_spec", lambda name: None)
-    with pytest.raises(InvalidInput, match=r"needs the openai client; pip install --editable '\.\[judge\]'"):
+    monkeypatch.setattr("protocol.address.find_spec", lambda name: None)
+    with pytest.raises(InvalidInput, match=r"needs the openai client; pip install --editable '\.\[endpoint\]'"):
         check_grader("judge", JudgeSettings(model="m", base_url="https://api.openai.com/v1"))
 
 
