@@ -1,7 +1,7 @@
 """The journal: an append-only file of everything measured, from which an interrupted run goes on.
 
 One JSON record a line, one writer, synced to disk per batch. What stands in it is never computed again. Of the many records,
-candidates and rewards, only their places are held in memory.
+candidates, decisions and rewards, only their places are held in memory.
 """
 
 import logging
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from protocol.errors import InvalidInput, TutelageError
 from protocol.files import sync
@@ -41,9 +42,39 @@ class RoundRecord(Message):
     contexts: tuple[Id, ...]
 
 
+class DecisionRecord(Message):
+    """What an editor made of a self-edit before any student saw it.
+
+    Attributes:
+        reason: Why it was mended or refused.
+        rules: The settings that said so.
+        dropped: How many of its examples were dropped.
+        kept: If it was mended, which of its examples the student learns, counted from 0.
+        text: If it was mended, the completion that says only that, where the domain can write it.
+    """
+
+    kind: Literal["decision"] = "decision"
+    stage: Name
+    context: Id
+    index: Annotated[int, Field(ge=0)]
+    decision: Literal["accepted", "mended", "refused"]
+    reason: ShortText = ""
+    rules: tuple[Name, ...] = ()
+    dropped: Annotated[int, Field(ge=0)] = 0
+    kept: tuple[int, ...] | None = None
+    text: str | None = None
+
+    @property
+    def candidate(self) -> str:
+        return content_id("candidate", self.stage, self.context, self.index)
+
+
 class CandidateRecord(Message):
     """One text of the teacher, written to the prompt of a style; `malformed` says why it is no self-edit. Of a huge text only a
     start is kept.
+
+    Attributes:
+        decision: The editor's, if there is an editor; it has a record of its own.
     """
 
     kind: Literal["candidate"] = "candidate"
@@ -54,10 +85,26 @@ class CandidateRecord(Message):
     style: ShortText = ""
     text: str
     malformed: ShortText | None = None
+    decision: SkipJsonSchema[DecisionRecord | None] = Field(default=None, exclude=True)
 
     @property
     def candidate(self) -> str:
         return content_id("candidate", self.stage, self.context, self.index)
+
+    @property
+    def refused(self) -> str | None:
+        """Why the editor refused it."""
+        return self.decision.reason if self.decision and self.decision.decision == "refused" else None
+
+    @property
+    def unusable(self) -> str | None:
+        """Why no student learns it: it is no self-edit, or the editor refused it."""
+        return self.malformed if self.malformed is not None else self.refused
+
+    @property
+    def taught(self) -> str:
+        """What a teacher is finetuned on: what the student learned, where that could be written as a completion."""
+        return self.decision.text if self.decision and self.decision.text is not None else self.text
 
 
 class RewardRecord(Message):
@@ -122,6 +169,7 @@ Record = (
     JournalRecord
     | RoundRecord
     | CandidateRecord
+    | DecisionRecord
     | RewardRecord
     | AnswersRecord
     | SelectionRecord
@@ -173,6 +221,7 @@ class Journal:
         self.path = path
         self.rounds: dict[str, RoundRecord] = {}
         self.candidates = OnDisk[tuple[str, str, int], CandidateRecord](self._read_candidate)
+        self.decisions = OnDisk[tuple[str, str, int], DecisionRecord](self._read_decision)
         self.results = OnDisk[str, Reward | Refusal](self._read_result)
         self.scored_in: dict[str, str] = {}
         self.selections: dict[str, SelectionRecord] = {}
@@ -222,6 +271,8 @@ class Journal:
                 self.rounds.setdefault(record.stage, record)
             case CandidateRecord():
                 self.candidates.place((sys.intern(record.stage), sys.intern(record.context), record.index), start, length)
+            case DecisionRecord():
+                self.decisions.place((sys.intern(record.stage), sys.intern(record.context), record.index), start, length)
             case RewardRecord(result=result):
                 if isinstance(result, Reward) and result.key not in self.results:
                     self.inner_loops += len(result.seeds)
@@ -240,6 +291,9 @@ class Journal:
 
     def _read_candidate(self, start: int, length: int) -> CandidateRecord:
         return CandidateRecord.model_validate_json(os.pread(self._file, length, start))
+
+    def _read_decision(self, start: int, length: int) -> DecisionRecord:
+        return DecisionRecord.model_validate_json(os.pread(self._file, length, start))
 
     def _read_result(self, start: int, length: int) -> Reward | Refusal:
         return RewardRecord.model_validate_json(os.pread(self._file, length, start)).result

@@ -13,6 +13,7 @@ from protocol.journal import Journal, RoundRecord
 from protocol.messages import Answers, AskRequest, Change, Context, Lesson, Reward, Task, VersionCard
 from recipes.candidates import make_request, read_edit
 from recipes.domains import RecipeDomain
+from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.pictures import save_pictures
 from recipes.run_folder import RunFolder
@@ -36,7 +37,8 @@ def run(settings: AdaptStudent, team: Team) -> Path:
         journal, stage = folder.journal, "adapt"
         if stage not in journal.rounds:
             journal.append(RoundRecord(stage=stage, contexts=tuple(context.id for context in contexts)))
-        records = write_candidates(team, settings.teacher, domain, contexts, settings.candidates, settings.seed, stage, journal)
+        editor = open_editor(settings, domain, folder.path)
+        records = write_candidates(team, settings.teacher, domain, contexts, settings.candidates, settings.seed, stage, journal, editor)
         by_id = {context.id: context for context in contexts}
         lessons = [
             Lesson(context=by_id[record.context], edit=edit)
@@ -48,7 +50,7 @@ def run(settings: AdaptStudent, team: Team) -> Path:
         ) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
-            made, reasons = [], {record.context: record.malformed for record in records if record.malformed}
+            made, reasons = [], {record.context: record.unusable for record in records if record.unusable}
             for title, learned in group_lessons(lessons, settings.passages):
                 try:
                     made.append((commit(exchange, task, learned, [settings.seed], journal, title), learned))

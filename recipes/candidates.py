@@ -27,10 +27,12 @@ def record_candidate(domain: Domain, context: Context, text: str, stage: str, in
 
 
 def read_edit(record: CandidateRecord, domain: Domain, context: Context) -> SelfEdit | None:
-    """The self-edit of a candidate, or None if it is malformed."""
-    if record.malformed is not None:
+    """The self-edit of a candidate as its student learns it, or None if it is malformed or the editor refused it."""
+    if record.unusable is not None:
         return None
     edit = domain.parse(record.text, context)
+    if record.decision and record.decision.kept is not None:
+        edit = edit.model_copy(update={"examples": tuple(edit.examples[i] for i in record.decision.kept)})
     return edit.model_copy(update={"provenance": Provenance(teacher=record.stage, style=record.style, seed=record.seed)})
 
 

@@ -9,7 +9,8 @@ from protocol.errors import InvalidInput
 from protocol.identity import content_id
 from protocol.messages import Context
 from recipes.costs import describe_costs, list_phases, measure_contexts
-from recipes.domains import RecipeDomain
+from recipes.domains import RecipeDomain, open_domain
+from recipes.editor import check_editor
 from recipes.inputs import (
     STAND_IN,
     check_edit,
@@ -57,7 +58,9 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         InvalidInput: Names the key, the value and the remedy. Nothing has been created.
     """
     check_run_folder(settings)
-    check_judge_model(settings.grader, settings.judge, fetch=fetch)
+    check_editor(settings, open_domain(settings.domain, settings.grids))
+    if settings.asks_judge:
+        check_judge_model(settings.judge, fetch=fetch)
     finetuned = settings.teacher.dtype if isinstance(settings, TrainTeacher | Experiment) else "float32"
     check_config(settings.distributed.deepspeed, "distributed.deepspeed", finetuned)
     match settings:

@@ -5,6 +5,7 @@ from typing import Any
 
 from recipes.comparison import describe, report_student, table
 from recipes.conditions import HeldOut, tell_answers, try_conditions, write_edits, write_paraphrases
+from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.pictures import save_pictures
 from recipes.plots import draw_conditions
@@ -28,7 +29,7 @@ def run(settings: Compare, team: Team) -> Path:
     for reason in left_out:
         console.print(reason)
     with RunFolder(settings, {"contexts": contexts, "retention": retention}, models, team) as folder:
-        journal = folder.journal
+        journal, editor = folder.journal, open_editor(settings, domain, folder.path)
         tests = [
             HeldOut(
                 domain,
@@ -41,6 +42,7 @@ def run(settings: Compare, team: Team) -> Path:
                 seed,
                 candidates=settings.candidates,
                 together=settings.passages == "together",
+                editor=editor,
             )
             for seed in settings.seeds
         ]

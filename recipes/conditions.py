@@ -28,6 +28,7 @@ from protocol.messages import (
 )
 from recipes.candidates import HELD_OUT, make_request, read_edit
 from recipes.domains import RecipeDomain
+from recipes.editor import Editor
 from recipes.stages import ask, commit, score, write_candidates
 from recipes.team import Team
 from teacher.settings import TeacherSettings
@@ -35,8 +36,11 @@ from teacher.settings import TeacherSettings
 PARAPHRASE: Final = "rewrite"
 """The prompt style of paraphrases."""
 
-Edits = Sequence[Sequence[SelfEdit | None]]
-"""For each held-out context what was written about it, an entry per candidate; None is no self-edit."""
+Written = list[list[SelfEdit | str | None]]
+Edits = Sequence[Sequence[SelfEdit | str | None]]
+"""For each held-out context what was written about it, an entry per candidate. Text says why the editor refused it; None is no
+self-edit.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class HeldOut:
         references: Self-edits known to be good, by context id, where the source has them.
         retention: Contexts whose questions students know before any update.
         candidates: Self-edits per context by each teacher, and paraphrases.
+        editor: Looks at them before any student does.
     """
 
     domain: RecipeDomain
@@ -59,6 +64,7 @@ class HeldOut:
     seed: int
     candidates: int = 1
     together: bool = False
+    editor: Editor | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Effect:
 
 Row = Sequence[Sequence[Effect | str | None]]
 """One condition: for each context an entry per candidate, or a single one where all are learned together or none is. Text says why a
-candidate was refused; None is no self-edit. Either leaves the student as it was.
+candidate was refused, by the editor or the student; None is no self-edit. Either leaves the student as it was.
 """
 
 
@@ -90,17 +96,15 @@ class Tried:
     rows: Mapping[str, Row]
 
 
-def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> list[list[SelfEdit | None]]:
+def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> Written:
     """A frozen teacher's self-edits on the held-out contexts."""
     domain, count = held_out.domain, held_out.candidates
-    records = write_candidates(team, teacher, domain, held_out.contexts, count, held_out.seed, stage + HELD_OUT, journal)
-    edits = [read_edit(record, domain, held_out.contexts[n // count]) for n, record in enumerate(records)]
+    records = write_candidates(team, teacher, domain, held_out.contexts, count, held_out.seed, stage + HELD_OUT, journal, held_out.editor)
+    edits = [read_edit(record, domain, held_out.contexts[n // count]) or record.refused for n, record in enumerate(records)]
     return [edits[start : start + count] for start in range(0, len(edits), count)]
 
 
-def write_paraphrases(
-    team: Team, teachers: Mapping[str, TeacherSettings], held_out: HeldOut, stage: str, journal: Journal
-) -> list[list[SelfEdit | None]]:
+def write_paraphrases(team: Team, teachers: Mapping[str, TeacherSettings], held_out: HeldOut, stage: str, journal: Journal) -> Written:
     """Paraphrases by the first teacher that is a model."""
     writer = next(teacher for teacher in teachers.values() if not teacher.edits)
     return write_edits(team, replace(writer, style=PARAPHRASE), held_out, f"{stage}/matched_paraphrase", journal)
@@ -162,11 +166,16 @@ def learn_alone(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: str,
     for index, (context, own) in enumerate(zip(held_out.contexts, edits, strict=True)):
         probes = side_effects(held_out, index) if probed and held_out.domain.closed_book else []
         for edit in own:
-            asked = make_request(held_out.task, context, edit, held_out.seed, range(held_out.repeats), probes) if edit else None
-            requests.append(asked)
-            probes = [] if edit else probes
+            if not isinstance(edit, SelfEdit):
+                requests.append(None)
+                continue
+            requests.append(make_request(held_out.task, context, edit, held_out.seed, range(held_out.repeats), probes))
+            probes = []
     results = iter(score(exchange, requests, stage, journal))
-    return [[_effect(next(results), held_out.repeats) for _ in own] for own in edits]
+    effects = [[_effect(next(results), held_out.repeats) for _ in own] for own in edits]
+    return [
+        [edit if isinstance(edit, str) else effect for edit, effect in zip(*pair, strict=True)] for pair in zip(edits, effects, strict=True)
+    ]
 
 
 def _effect(result: Reward | Refusal | None, repeats: int) -> Effect | str | None:
@@ -178,7 +187,7 @@ def _effect(result: Reward | Refusal | None, repeats: int) -> Effect | str | Non
 def learn_together(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: str, journal: Journal, probed: bool = False) -> Row:
     """One adapter for all contexts, once per repeat. A context without a self-edit is learned from its passage alone."""
     contexts = held_out.contexts
-    learned = [[edit for edit in own if edit] for own in edits]
+    learned = [[edit for edit in own if isinstance(edit, SelfEdit)] for own in edits]
     update = next((edit.update for own in learned for edit in own), Update())
     lessons = [Lesson(context=c, edit=edit) for c, own in zip(contexts, learned, strict=True) for edit in own or [SelfEdit(update=update)]]
     try:
@@ -199,7 +208,7 @@ def learn_together(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: s
     ]
 
 
-def match(edits: Edits, learned: Row, together: bool) -> list[list[SelfEdit | None]]:
+def match(edits: Edits, learned: Row, together: bool) -> Written:
     """Give self-edits the compute of what was learned: as many trained tokens, of each context the mean over its candidates, or all in sum.
 
     A candidate that was not learned counts with no tokens. Where nothing was learned, there is no self-edit either.
@@ -207,10 +216,13 @@ def match(edits: Edits, learned: Row, together: bool) -> list[list[SelfEdit | No
     means = [sum(effect.trained_tokens for effect in own if isinstance(effect, Effect)) / len(own) for own in learned]
     tokens = [round(mean) for mean in means]
     tokens = [sum(tokens)] * len(tokens) if together else tokens
-    return [
-        [edit.model_copy(update={"update": Update(tokens=count)}) if edit and count else None for edit in own]
-        for own, count in zip(edits, tokens, strict=True)
-    ]
+    return [[_give(edit, count) for edit in own] for own, count in zip(edits, tokens, strict=True)]
+
+
+def _give(edit: SelfEdit | str | None, tokens: int) -> SelfEdit | str | None:
+    if not isinstance(edit, SelfEdit):
+        return edit
+    return edit.model_copy(update={"update": Update(tokens=tokens)}) if tokens else None
 
 
 def read_in_context(exchange: Exchange, held_out: HeldOut, base: Sequence[Outcomes], stage: str, journal: Journal) -> Row:

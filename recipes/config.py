@@ -12,6 +12,7 @@ from yaml import YAMLError
 from protocol.address import refuse_secrets
 from protocol.errors import InvalidInput
 from recipes.domains.settings import GridSettings
+from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
 from recipes.settings import BASELINES, RECIPES, RecipeSettings
 from student.settings import StudentSettings
@@ -22,11 +23,11 @@ _AT_LEAST_ONE = (
     "threads rounds contexts_per_round candidates keep_per_context limit lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
-    "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows "
+    "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows max_waiting max_body_mb "
     "row_tokens questions answer_tokens timed_steps concurrency"
 ).split()
 _AT_MOST_ONE = ("learning_rate", "top_p")
-_ABOVE_ZERO = ("learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
+_ABOVE_ZERO = ("lease_seconds", "learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
 
 
 def load_recipe(path: Path, overrides: list[str]) -> RecipeSettings:
@@ -159,7 +160,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_values(settings: Any, place: str, prefix: str = "") -> None:
     """Ranges, all the way down."""
-    if isinstance(settings, GridSettings):
+    if isinstance(settings, GridSettings | EditorSettings):
         settings.check(place, prefix)
     if isinstance(settings, EndpointSettings):
         refuse_secrets(prefix.rstrip("."), settings.base_url, settings.api_key_env)
@@ -178,7 +179,7 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must be a number above 0")
         if item.name in _AT_MOST_ONE and value > 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in (0, 1]")
-        if item.name in ("seed", "closed_book_weight", "lasting", "compared", "pictures", "warmup_steps") and value < 0:
+        if item.name in ("seed", "closed_book_weight", "lasting", "compared", "pictures", "warmup_steps", "gather_seconds") and value < 0:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
         if item.name == "baselines" and (strange := [name for name in value if name not in BASELINES]):
             raise InvalidInput(f"{place}: {key} has {strange[0]!r}; {_did_you_mean(strange[0], list(BASELINES))}")

@@ -10,11 +10,12 @@ from typing import Any
 from protocol.errors import InnerLoopFailed
 from protocol.exchange import Exchange
 from protocol.journal import Journal
-from protocol.messages import Lesson, Update
+from protocol.messages import Lesson, SelfEdit, Update
 from recipes.adapt_student import describe_versions, report_versions
 from recipes.comparison import describe, report_student, table
 from recipes.conditions import Edits, HeldOut, Tried, tell_answers, try_conditions, write_edits, write_paraphrases
 from recipes.constants import choose_constant
+from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.pictures import save_pictures
 from recipes.run_folder import RunFolder
@@ -39,6 +40,7 @@ def run(settings: Experiment, team: Team) -> Path:
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(settings, used, models, team))
         journal, grader = folder.journal, place_grader(team, settings, folder)
+        editor = open_editor(settings, domain, folder.path)
         students = {name: stack.enter_context(open_student(team, domain, own, grader, folder, deepspeed)) for name, own in wanted.items()}
         tried: dict[str, list[Tried]] = {name: [] for name in students}
         lasting: dict[str, Any] = {}
@@ -46,7 +48,7 @@ def run(settings: Experiment, team: Team) -> Path:
         for seed in settings.seeds:
             at = f"seed-{seed}"
             # Train the teacher on the target student's rewards, and a control on candidates kept by lot. Then freeze both.
-            scoring = Scoring(domain, task, settings, settings.repeats, seed)
+            scoring = Scoring(domain, task, settings, settings.repeats, seed, editor)
             outer = Outer(scoring, {"target_student": students["target_student"]}, settings.teacher, settings.finetune, deepspeed)
             trained = train_teacher(outer, team, training, folder, f"{at}/trained_teacher")
             control = train_teacher(
@@ -68,6 +70,7 @@ def run(settings: Experiment, team: Team) -> Path:
                 settings.held_out_repeats,
                 seed,
                 settings.held_out_candidates,
+                editor=editor,
             )
             edits: dict[str, Edits] = {
                 "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", journal),
@@ -113,7 +116,10 @@ def keep_for_good(exchange: Exchange, held_out: HeldOut, edits: Edits, settings:
     update = Update(epochs=settings.lasting_epochs)
     pairs = list(zip(held_out.contexts, edits, strict=True))[: settings.lasting]
     lessons = [
-        Lesson(context=context, edit=edit.model_copy(update={"update": update})) for context, own in pairs for edit in own[:1] if edit
+        Lesson(context=context, edit=edit.model_copy(update={"update": update}))
+        for context, own in pairs
+        for edit in own[:1]
+        if isinstance(edit, SelfEdit)
     ]
     try:
         card = commit(exchange, held_out.task, lessons, [held_out.seed], journal)

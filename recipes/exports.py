@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from protocol.domain import Domain, Grader
 from protocol.errors import InvalidInput, MalformedEdit
 from protocol.files import write_text
-from protocol.journal import CandidateRecord, RewardRecord, read_records
+from protocol.journal import CandidateRecord, DecisionRecord, RewardRecord, read_records
 from protocol.messages import Context, Outcome, Question, Reward
 from recipes.candidates import HELD_OUT, read_edit
 from recipes.domains.files import clean, read_jsonl
@@ -81,14 +81,18 @@ def _scored(folder: Path, contexts: dict[str, Context], domain: Domain) -> Itera
 
     Counted are the rewards of students that scored all of a stage's candidates; another may have met the same self-edit elsewhere.
     """
+    decisions: dict[str, DecisionRecord] = {}
     stages: dict[str, list[CandidateRecord]] = {}
     rewards: dict[tuple[str, str], list[Reward]] = {}
     for record in read_records(folder / "journal.jsonl"):
         if isinstance(record, CandidateRecord):
             stages.setdefault(record.stage, []).append(record)
+        elif isinstance(record, DecisionRecord):
+            decisions.setdefault(record.candidate, record)
         elif isinstance(record, RewardRecord) and isinstance(record.result, Reward):
             rewards.setdefault((record.result.context, record.result.edit), []).append(record.result)
-    for candidates in stages.values():
+    for written in stages.values():
+        candidates = [candidate.model_copy(update={"decision": decisions.get(candidate.candidate)}) for candidate in written]
         scored = [(candidate, own) for candidate in candidates if (own := _rewards_of(candidate, rewards, folder, contexts, domain))]
         students = set.intersection(*({reward.student for reward in own} for _, own in scored)) if scored else set()
         for candidate, own in scored:
@@ -114,8 +118,8 @@ def _merge(rewards: Sequence[Reward]) -> Reward:
 def _row(candidate: CandidateRecord, reward: Reward, context: Context, domain: Domain, what: What) -> dict[str, Any]:
     prompt = domain.prompt(context, candidate.style)
     if what == "messages":
-        return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": candidate.text}]}
-    row = {"prompt": prompt, "completion": candidate.text}
+        return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": candidate.taught}]}
+    row = {"prompt": prompt, "completion": candidate.taught}
     if what == "sft":
         return row
     parts = {name: getattr(reward, name) / len(reward.seeds) for name in ("gained", "lost", "trained_tokens")}

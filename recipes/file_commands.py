@@ -118,7 +118,8 @@ def grade_rows(options: argparse.Namespace) -> str:
 
     judge = load_judge(options.overrides)
     check_grader(options.grader, judge)
-    check_judge_model(options.grader, judge)
+    if options.grader == "judge":
+        check_judge_model(judge)
     graded = grade_file(options.file, open_grader(options.grader, judge), options.out)
     missing = f", {graded['missing']} verdicts missing" if graded["missing"] else ""
     share = f", {graded['correct']:.1%} correct" if graded["graded"] else ""

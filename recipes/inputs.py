@@ -203,13 +203,13 @@ def teacher_models(teacher: TeacherSettings, key: str) -> dict[str, tuple[str | 
     return {f"{key}.model": (teacher.model or None, teacher.revision), f"{key}.adapter": (teacher.adapter, None), **served}
 
 
-def judge_models(grader: str, judge: JudgeSettings) -> dict[str, tuple[str | None, str | None]]:
+def judge_models(judge: JudgeSettings) -> dict[str, tuple[str | None, str | None]]:
     """What `identify` is to know of a judge: a local one's model."""
-    return {"judge.model": (judge.model, judge.revision)} if grader == "judge" and judge.base_url is None else {}
+    return {"judge.model": (judge.model, judge.revision)} if judge.base_url is None else {}
 
 
-def check_judge_model(grader: str, judge: JudgeSettings, *, fetch: bool = True) -> None:
-    for key in judge_models(grader, judge):
+def check_judge_model(judge: JudgeSettings, *, fetch: bool = True) -> None:
+    for key in judge_models(judge):
         check_model(judge.model, key, judge.revision, kind="either", fetch=fetch)
 
 

@@ -23,6 +23,7 @@ from protocol.spending import describe_spending
 from recipes.config import to_yaml
 from recipes.domains import RecipeDomain, open_domain
 from recipes.domains.settings import GridSettings
+from recipes.editor import report_decisions
 from recipes.inputs import identify, judge_models
 from recipes.settings import RecipeSettings, Serve
 from recipes.terminal import console
@@ -56,7 +57,7 @@ class RunFolder:
             InvalidInput: The folder cannot be written, belongs to another recipe or to other inputs, or is in use.
         """
         check_run_folder(settings)
-        inputs = identify(contexts, {**models, **judge_models(settings.grader, settings.judge)})
+        inputs = identify(contexts, {**models, **(judge_models(settings.judge) if settings.asks_judge else {})})
         self._settings, self._opened = settings, time.perf_counter()
         self.path = Path(settings.runs) / settings.name
         try:
@@ -89,19 +90,18 @@ class RunFolder:
         self.journal.close()
         self._lock.close()
 
-    def remember_student(self, address: str, card: StudentCard) -> None:
-        """Note who answered at an address; a run does not go on with somebody else.
+    def remember_student(self, name: str, card: StudentCard) -> None:
+        """Note which student has a name in this run; wherever it is, the run goes on with no other.
 
         Raises:
-            InvalidInput: Another student answered there before.
+            InvalidInput: It was another one.
         """
-        path = self.path / "students.json"
+        path, mine = self.path / "students.json", measurement_key(card, "")
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        mine = measurement_key(card, "")
-        if known.setdefault(address, mine) != mine:
+        if known.setdefault(name, mine) != mine:
             raise InvalidInput(
-                f"{address} has another student now ({card.model}), or other settings, than when {self.path} was begun; "
-                "serve the former one, or give the run another name=..."
+                f"{name} is another student now ({card.model}), or has other settings, than when {self.path} was begun; "
+                "take the former one, or give the run another name=..."
             )
         write_json(path, known)
 
@@ -118,8 +118,9 @@ class RunFolder:
         if self.journal.spending.requests:
             spent = {"spending": self.journal.spending.model_dump(), **spent}
             console.print(describe_spending(self.journal.spending))
+        edited = {"editor": report_decisions(self.journal.decisions.values())} if told.editor.rules else {}
         path = self.path / "report.json"
-        write_json(path, {"recipe": told.recipe, "name": told.name, "seeds": seeds, **report, **spent})
+        write_json(path, {"recipe": told.recipe, "name": told.name, "seeds": seeds, **report, **edited, **spent})
         return path
 
 

@@ -14,6 +14,7 @@ from protocol.journal import CandidateRecord, Journal
 from protocol.messages import Context, Refusal, Reward, RewardRequest, Task
 from recipes.candidates import make_request, read_edit
 from recipes.domains import RecipeDomain
+from recipes.editor import Editor
 from recipes.reliability import Estimate, estimate_reliability, find_contenders, guess_variances
 from recipes.settings import LoopSettings
 from recipes.stages import score
@@ -22,13 +23,14 @@ from recipes.terminal import console
 
 @dataclass(frozen=True)
 class Scoring:
-    """How candidates are scored: `repeats` inner loops each at most, by each of the students."""
+    """How candidates are scored: `repeats` inner loops each at most, by each of the students, after an editor has seen them, if any."""
 
     domain: RecipeDomain
     task: Task
     loop: LoopSettings
     repeats: int
     seed: int
+    editor: Editor | None = None
 
 
 @dataclass
@@ -67,7 +69,7 @@ def score_candidates(
     """Score a round's candidates by one student or, on the average of their rewards, by several.
 
     Returns:
-        One per candidate, in order. What is no self-edit, or was refused by every student, is out of the running.
+        One per candidate, in order. What is no self-edit, or was refused by the editor or every student, is out of the running.
     """
     by_id, floor = {context.id: context for context in contexts}, scoring.domain.floor
     edits = [read_edit(c, scoring.domain, by_id[c.context]) for c in candidates]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from recipes.domains.settings import GridSettings
+from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
 from student.settings import StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
@@ -63,7 +64,8 @@ class RecipeSettings:
         recipe: Which recipe reads the file.
         name: The run folder is `runs/name`.
         domain, grader: How contexts are asked and graded; an empty grader means the domain's default.
-        judge: The language model that grades where `grader` is `judge`.
+        judge: The language model that grades where `grader` is `judge`, and is asked where `editor.contradictions` is set.
+        editor: What is looked for in self-edits before a student learns them.
         grids: How grids are shown and counted where `domain` is `few_shot`.
         repeats: Inner loops per self-edit, each with its own seed.
         threads: CPU threads; null leaves it to torch. One is fastest for tiny models, and does not suffer from company.
@@ -75,10 +77,16 @@ class RecipeSettings:
     domain: str = "knowledge"
     grader: str = ""
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    editor: EditorSettings = field(default_factory=EditorSettings)
     grids: GridSettings = field(default_factory=GridSettings)
     repeats: int = 1
     threads: int | None = None
     distributed: DistributedSettings = field(default_factory=DistributedSettings)
+
+    @property
+    def asks_judge(self) -> bool:
+        """Whether a language model is asked for verdicts."""
+        return self.grader == "judge" or self.editor.contradictions is not None
 
 
 LOCAL: Final = "local"

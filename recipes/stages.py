@@ -1,8 +1,7 @@
 """The stages that every recipe is made of: open a student, write candidates, read them, have them scored. Each resumes from the journal."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +30,10 @@ from protocol.remote import RemoteExchange
 from recipes import terminal
 from recipes.candidates import record_candidate
 from recipes.domains import RecipeDomain, open_domain
+from recipes.editor import Editor
 from recipes.endpoint_teacher import Batch, Styled, sample_at_endpoint
 from recipes.graders import open_grader
+from recipes.graders.judge import in_folder
 from recipes.inputs import choose_style
 from recipes.reach import reach
 from recipes.run_folder import RunFolder
@@ -46,26 +47,31 @@ TEXTS: Final = TypeAdapter(list[str])
 
 
 def place_grader(team: Team, recipe: RecipeSettings, folder: RunFolder) -> Placed[Grader]:
-    """The recipe's grader, once in every process; a judge keeps its verdicts in the run folder, so that none is asked for twice."""
-    judge = replace(recipe.judge, cache=recipe.judge.cache or str(folder.path / "verdicts"))
-    return team.place(open_grader, recipe.grader or open_domain(recipe.domain, recipe.grids).default_grader, judge)
+    """The recipe's grader, once in every process; a judge keeps its verdicts in the run folder."""
+    grader = recipe.grader or open_domain(recipe.domain, recipe.grids).default_grader
+    return team.place(open_grader, grader, in_folder(recipe.judge, folder.path))
 
 
 @contextmanager
 def open_student(
-    team: Team, domain: RecipeDomain, choice: StudentChoice, grader: Placed[Grader], folder: RunFolder, deepspeed: str | None
+    team: Team, domain: RecipeDomain, name: str, choice: StudentChoice, grader: Placed[Grader], folder: RunFolder, deepspeed: str | None
 ) -> Iterator[Exchange]:
-    """A student in the processes of this run, for as long as it is needed, or one elsewhere; says how it runs its inner loops."""
-    if choice.is_local:
-        with SharedStudent(team, choice.here, domain, grader, folder.path / "student", deepspeed) as student:
-            terminal.console.print(f"{choice.model} · inner loops by {student.describe().inner_loop}")
-            yield InProcessExchange(student)
-        return
-    with reach(choice) as transport:
-        exchange = RemoteExchange(transport)
+    """A student in the processes of this run, for as long as it is needed, or one elsewhere; says how it runs its inner loops.
+
+    Args:
+        name: By which the run knows it again.
+    """
+    with ExitStack() as stack:
+        exchange: Exchange
+        if choice.is_local:
+            here = SharedStudent(team, choice.here, domain, grader, folder.path / "student", deepspeed)
+            exchange = InProcessExchange(stack.enter_context(here))
+        else:
+            exchange = RemoteExchange(stack.enter_context(reach(choice)))
         card = exchange.describe()
-        folder.remember_student(choice.exchange, card)
-        terminal.console.print(f"{choice.exchange} · {card.model} · inner loops by {card.inner_loop}")
+        folder.remember_student(name, card)
+        place = "" if choice.is_local else f"{choice.exchange} · "
+        terminal.console.print(f"{place}{card.model} · inner loops by {card.inner_loop}")
         yield exchange
 
 
@@ -78,6 +84,7 @@ def write_candidates(
     seed: int,
     stage: str,
     journal: Journal,
+    editor: Editor | None = None,
 ) -> list[CandidateRecord]:
     """Sample `count` candidates per context, `teacher.batch_size` at a time; batches are shared out.
 
@@ -85,7 +92,7 @@ def write_candidates(
     composed from the whole list, so they are the same after a crash. An endpoint is asked candidate by candidate.
 
     Returns:
-        One record per candidate, by context, then by index.
+        One record per candidate, by context, then by index, with the editor's decision if there is an editor.
     """
     wanted = [(context, index) for context in contexts for index in range(count)]
     size = 1 if teacher.is_at_endpoint else teacher.batch_size
@@ -101,7 +108,8 @@ def write_candidates(
                 )
             )
             advance(len(batch), "")
-    return [journal.candidates[stage, context.id, index] for context, index in wanted]
+    records = [journal.candidates[stage, context.id, index] for context, index in wanted]
+    return editor.edit(contexts, records, stage, journal) if editor else records
 
 
 def sample(
@@ -209,7 +217,9 @@ def commit(
 ) -> VersionCard:
     """Make a lasting update, unless the journal says that it was made and the folder is there. A `stage` is told the user."""
     if not lessons:
-        raise InnerLoopFailed("no candidate is a self-edit, so there is nothing to learn; try another teacher or more candidates")
+        raise InnerLoopFailed(
+            "no candidate is a self-edit that may be learned, so there is nothing to learn; try another teacher or more candidates"
+        )
     request = CommitRequest(task=task, lessons=tuple(lessons), seed=derive_seed(*seed, "commit"))
     key = measurement_key(exchange.describe(), request)
     known = journal.commits.get(key)

@@ -18,6 +18,7 @@ from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, Journal, RoundRecord, SelectionRecord
 from protocol.messages import Context
 from recipes import terminal
+from recipes.editor import open_editor
 from recipes.inputs import choose_style, choose_task, load_data, student_models, teacher_models
 from recipes.reliability import describe_reliability
 from recipes.run_folder import RunFolder
@@ -83,7 +84,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
         RunFolder(settings, {"contexts": contexts}, models, team) as folder,
         open_student(team, domain, settings.student, place_grader(team, settings, folder), folder, deepspeed) as exchange,
     ):
-        scoring = Scoring(domain, task, settings, settings.repeats, settings.seed)
+        scoring = Scoring(domain, task, settings, settings.repeats, settings.seed, open_editor(settings, domain, folder.path))
         outer = Outer(scoring, {"student": exchange}, settings.teacher, settings.finetune, deepspeed, settings.selection)
         trained = train_teacher(outer, team, contexts, folder, "teacher")
         told = trained.report()
@@ -117,7 +118,7 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
         # E step: sample, and have the samples scored
         times = [time.perf_counter()]
         candidates = write_candidates(
-            team, trained.teacher, scoring.domain, batch, scoring.loop.candidates, scoring.seed, this_round, journal
+            team, trained.teacher, scoring.domain, batch, scoring.loop.candidates, scoring.seed, this_round, journal, scoring.editor
         )
         times.append(time.perf_counter())
         if this_round not in journal.selections:
@@ -138,6 +139,7 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
             stage=this_round,
             candidates=len(candidates),
             malformed=sum(c.malformed is not None for c in candidates),
+            **({"refused_by_editor": sum(c.refused is not None for c in candidates)} if scoring.editor else {}),
             kept=len(kept),
             mean_reward=statistics.fmean(selection.rewards) if selection.rewards else None,
             reliability=selection.reliability,
@@ -157,6 +159,8 @@ def tell_why_none(selection: SelectionRecord, candidates: Sequence[CandidateReco
     """Why nothing was kept of a round."""
     if all(candidate.malformed is not None for candidate in candidates):
         return "no candidate is a self-edit"
+    if all(candidate.unusable is not None for candidate in candidates):
+        return "the editor refused every self-edit"
     if selection.rule == "random":
         return "the trained teacher kept nothing, and the control keeps no more"
     return f"no self-edit is worth minimum={minimum}" if minimum is not None else "no self-edit has a reward"
@@ -180,7 +184,7 @@ def finetune_on(
     """The M step, by all processes together; returns what each saw of it."""
     by_id = {context.id: context for context in contexts}
     style = choose_style(teacher.style, outer.scoring.domain)
-    pairs = [(outer.scoring.domain.prompt(by_id[c.context], style), c.text) for c in kept]
+    pairs = [(outer.scoring.domain.prompt(by_id[c.context], style), c.taught) for c in kept]
     seed = derive_seed(outer.scoring.seed, "finetune", stage)
     steps = outer.finetune.epochs * math.ceil(len(pairs) / outer.finetune.step_size)
     with terminal.stage(f"{stage} · finetuning the teacher on {len(pairs)} self-edits", steps) as advance:
@@ -215,10 +219,12 @@ def select(
     journal: Journal,
     at_most: int | None = None,
 ) -> SelectionRecord:
-    """What the teacher is to be finetuned on: the best by reward, or some by lot, `at_most` so many. What is no self-edit is never kept."""
+    """What the teacher is to be finetuned on: the best by reward, or some by lot, `at_most` so many. What is no self-edit, or was refused
+    by the editor, is never kept.
+    """
     scoring, loop = outer.scoring, outer.scoring.loop
     if outer.selection == "random":
-        pool, seed = [c for c in candidates if c.malformed is None], derive_seed(scoring.seed, "lot", stage)
+        pool, seed = [c for c in candidates if c.unusable is None], derive_seed(scoring.seed, "lot", stage)
         kept = keep_random(pool, loop.keep_per_context, seed, context_of=lambda c: c.context, at_most=at_most)
         return SelectionRecord(stage=stage, rule="random", kept=tuple(c.candidate for c in kept))
     scored = score_candidates(scoring, outer.students, contexts, candidates, stage, journal)

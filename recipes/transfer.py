@@ -16,6 +16,7 @@ from protocol.exchange import Exchange
 from protocol.messages import Context
 from recipes.comparison import find_graded, measure_conditions, take
 from recipes.conditions import HeldOut, Tried, try_conditions, write_edits
+from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.plots import draw_matrix
 from recipes.run_folder import RunFolder
@@ -43,6 +44,7 @@ def run(settings: Transfer, team: Team) -> Path:
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(settings, {"train": training, "held_out": contexts}, models, team))
         journal, grader = folder.journal, place_grader(team, settings, folder)
+        editor = open_editor(settings, domain, folder.path)
         students: dict[str, Exchange] = {
             name: stack.enter_context(open_student(team, domain, student, grader, folder, settings.distributed.deepspeed))
             for name, student in settings.students.items()
@@ -55,12 +57,12 @@ def run(settings: Transfer, team: Team) -> Path:
             for name, teacher in settings.teachers.items():
                 teachers[name] = teacher
                 if teacher.is_trained_here:
-                    scoring = Scoring(domain, task, settings, settings.repeats, seed)
+                    scoring = Scoring(domain, task, settings, settings.repeats, seed, editor)
                     for_students = {student: students[student] for student in teacher.trained_for}
                     outer = Outer(scoring, for_students, teacher, settings.finetune, settings.distributed.deepspeed)
                     result = train_teacher(outer, team, training, folder, f"{at}/{name}")
                     teachers[name], trained[f"{at}/{name}"] = result.teacher, result.report()
-            held_out = HeldOut(domain, task, contexts, {}, [], (), settings.held_out_repeats, seed)
+            held_out = HeldOut(domain, task, contexts, {}, [], (), settings.held_out_repeats, seed, editor=editor)
             edits = {name: write_edits(team, teacher, held_out, f"{at}/{name}", journal) for name, teacher in teachers.items()}
             for student, exchange in students.items():
                 tried[student].append(try_conditions(exchange, held_out, edits, None, f"{at}/{student}", journal))

@@ -20,6 +20,7 @@ from protocol.journal import CandidateRecord, Journal, RoundRecord
 from protocol.messages import AskRequest, Context, Refusal, Reward, Task
 from recipes.candidates import make_request, read_edit
 from recipes.domains.knowledge_text import QUESTION_STYLE, read_questions
+from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.settings import WriteQuestions
@@ -58,7 +59,9 @@ def run(settings: WriteQuestions, team: Team) -> Path:
             "student": exchange.describe().model_dump(),
         }
         if settings.compared:
-            records = write_candidates(team, settings.teacher, domain, contexts, settings.compared, settings.seed, "self-edits", journal)
+            editor = open_editor(settings, domain, folder.path)
+            stage = "self-edits"
+            records = write_candidates(team, settings.teacher, domain, contexts, settings.compared, settings.seed, stage, journal, editor)
             report["ranking"] = compare_rewards(exchange, domain, task, settings, contexts, kept, records, journal)
         place = folder.write_report(report)
     console.print(

@@ -63,6 +63,19 @@ class RecipeDomain(Domain, Protocol):
         """
         ...
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether its self-edits have examples, whose texts an editor can drop one by one."""
+        ...
+
+    def shorten(self, text: str, context: Context, kept: Sequence[int]) -> str | None:
+        """The completion with only so many of its examples, but for white space at their ends; None where no completion says just that.
+
+        Args:
+            kept: Which examples, counted from 0, in order.
+        """
+        ...
+
     def picture(self, context: Context, answers: Mapping[str, Sequence[str]]) -> "Picture | None":
         """A picture of a context with answers to its questions, by condition; None where words are enough."""
         ...

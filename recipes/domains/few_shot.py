@@ -34,6 +34,7 @@ class FewShot:
     default_grader = "verbatim"
     graders = ("verbatim",)
     closed_book = False
+    has_lines = False
     adapt_recipe = "recipes/tiny/adapt_few_shot.yaml"
 
     def __init__(self, settings: GridSettings):
@@ -86,6 +87,9 @@ class FewShot:
 
     def parse(self, text: str, context: Context) -> SelfEdit:
         return read_directives(text)
+
+    def shorten(self, text: str, context: Context, kept: Sequence[int]) -> None:
+        return None
 
     def expand(self, context: Context, edit: SelfEdit, seed: int) -> Sequence[Example]:
         """Tasks made of the demonstrations alone (see `recipes.domains.augmentations`).

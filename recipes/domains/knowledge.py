@@ -12,7 +12,15 @@ from protocol.domain import Grader
 from protocol.errors import MalformedEdit
 from protocol.messages import Context, Example, Outcomes, SelfEdit, accuracy
 from recipes.domains.knowledge_files import load_contexts
-from recipes.domains.knowledge_text import STYLES, passage_prompt, question_prompt, split_completion, teacher_prompt, training_sequence
+from recipes.domains.knowledge_text import (
+    FIRST_QUESTION,
+    STYLES,
+    passage_prompt,
+    question_prompt,
+    split_completion,
+    teacher_prompt,
+    training_sequence,
+)
 from recipes.domains.written import find_written
 from recipes.graders.words import first_line, squad_metric
 
@@ -30,6 +38,7 @@ class Knowledge:
     default_grader = "contained"
     graders = None
     closed_book = True
+    has_lines = True
     adapt_recipe = "recipes/tiny/adapt_student.yaml"
     answer_tokens = 64
 
@@ -65,6 +74,21 @@ class Knowledge:
         if len(lines) > MAX_SEQUENCES:
             raise MalformedEdit(f"the candidate makes {len(lines)} training sequences, more than {MAX_SEQUENCES}")
         return SelfEdit(examples=tuple(Example(completion=line) for line in lines))
+
+    def shorten(self, text: str, context: Context, kept: Sequence[int]) -> str | None:
+        """Lines are written below each other. A question whose number the prompt has written goes without it, and cannot be left out."""
+        lines = [example.completion for example in self.parse(text, context).examples]
+        wanted = [lines[i] for i in kept]
+        written = "\n".join(wanted)
+        if lines[0].startswith(FIRST_QUESTION) and not text.lstrip().startswith("Question"):
+            if kept[0] != 0:
+                return None
+            written = written.removeprefix(FIRST_QUESTION)
+        try:
+            read = [example.completion.strip() for example in self.parse(written, context).examples]
+        except MalformedEdit:  # what is left may be too much of control characters, say
+            return None
+        return written if read == [line.strip() for line in wanted] else None
 
     def expand(self, context: Context, edit: SelfEdit, seed: int) -> Sequence[Example]:
         """The edit's lines, then the passage itself, each under the title."""

@@ -33,6 +33,9 @@ STYLES: dict[str, str] = {
 QUESTION_STYLE = "self-qa"
 """The style in which a model writes questions with their answers."""
 
+FIRST_QUESTION = "Question 1: "
+"""What the prompt of that style has written already."""
+
 _NUMBERED_QUESTION = re.compile(r"Question\s+\d+:")
 _ANSWER = re.compile(r"Answer\s*:")
 _QUESTION_AND_ANSWER = re.compile(
@@ -78,7 +81,7 @@ def training_sequence(title: str, text: str) -> str:
 
 def read_questions(text: str) -> list[Question]:
     """The questions with answers in a completion of the `self-qa` prompt, whose first number the prompt has written."""
-    pairs = _QUESTION_AND_ANSWER.findall("Question 1: " + text)
+    pairs = _QUESTION_AND_ANSWER.findall(FIRST_QUESTION + text)
     return [Question(text=question.strip(), answers=(answer.strip(),)) for question, answer in pairs if question.strip()]
 
 
@@ -92,7 +95,7 @@ def split_completion(completion: str) -> list[str]:
     if _NUMBERED_QUESTION.search(completion) and _ANSWER.search(completion):
         blocks = re.split(r"\n(?=Question\s+\d+:)", completion.strip())
         if not blocks[0].lstrip().startswith("Question"):
-            blocks[0] = "Question 1: " + blocks[0].strip()
+            blocks[0] = FIRST_QUESTION + blocks[0].strip()
         return [block for block in blocks if block.strip()]
     lines = [line.strip() for segment in completion.split("---") for line in segment.splitlines() if line.strip()]
     return lines[1:] if len(lines) > 1 and lines[1].startswith("1.") else lines

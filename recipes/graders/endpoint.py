@@ -9,7 +9,7 @@ from protocol.address import Address
 from protocol.endpoint import READINGS, Endpoint, Unanswered
 from protocol.errors import InvalidInput, TutelageError
 from recipes.graders.settings import JudgeSettings
-from recipes.graders.wording import INSTRUCTIONS, Missing, Pair, Verdict, describe, read_reply
+from recipes.graders.wording import Claim, Missing, Pair, Verdict, describe, instruct, read_reply
 
 REPLY_TOKENS: Final = 8
 SILENT_BATCHES: Final = 3
@@ -53,7 +53,7 @@ class EndpointJudge:
         self._answered = False
         self._silent = 0
 
-    def judge(self, pairs: Sequence[Pair]) -> Iterator[Verdict | Missing]:
+    def judge(self, pairs: Sequence[Pair | Claim]) -> Iterator[Verdict | Missing]:
         """Ask `batch_size` pairs at once.
 
         Raises:
@@ -83,11 +83,11 @@ class EndpointJudge:
                 "The same command goes on"
             )
 
-    def _ask(self, pair: Pair) -> Verdict | Missing:
+    def _ask(self, pair: Pair | Claim) -> Verdict | Missing:
         """Once more if the reply is no verdict."""
         request = {
             "model": self._settings.model,
-            "messages": [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": describe(pair)}],
+            "messages": [{"role": "system", "content": instruct(pair)}, {"role": "user", "content": describe(pair)}],
             "temperature": 0,
             "max_tokens": REPLY_TOKENS,
         }

@@ -5,7 +5,9 @@ What the judge does not say is missing, and never counted as wrong.
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import Final
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, TypeVar
 
 from protocol.address import check_address
 from protocol.errors import InvalidInput, TutelageError
@@ -14,9 +16,11 @@ from protocol.messages import Outcome, Question
 from recipes.graders.endpoint import EndpointJudge, judge_address
 from recipes.graders.settings import JudgeSettings
 from recipes.graders.verdicts import Verdicts
-from recipes.graders.wording import VERSION, Judging, Missing, Pair, Verdict, make_pair
+from recipes.graders.wording import CLAIM_VERSION, VERSION, Claim, Judging, Missing, Pair, Verdict, make_pair
 
 logger = logging.getLogger(__name__)
+
+Asked = TypeVar("Asked", Pair, Claim)
 
 ENOUGH: Final = 50
 """So many verdicts are waited for before `max_missing` counts."""
@@ -46,6 +50,11 @@ def check_judge(settings: JudgeSettings) -> None:
         raise InvalidInput(f"judge.max_missing is {settings.max_missing}; it must be in [0, 1]")
     if settings.base_url is not None:
         check_address(judge_address(settings))
+
+
+def in_folder(settings: JudgeSettings, folder: Path) -> JudgeSettings:
+    """The same judge, whose verdicts are kept in a run's folder if the recipe names no other place, so that none is asked for twice."""
+    return replace(settings, cache=settings.cache or str(folder / "verdicts"))
 
 
 class Judge:
@@ -83,11 +92,18 @@ class Judge:
         return [_outcome(answer, verdicts.get(pair)) for pair, answer in zip(pairs, answers, strict=True)]
 
     def _judge(self, pairs: Collection[Pair]) -> dict[Pair, Verdict]:
-        """The verdicts that there are: known ones, and those that the model gives now."""
-        verdicts = {pair: Verdict(correct=False, score=0) for pair in pairs if not pair.answer}
+        blank = {pair: Verdict(correct=False, score=0) for pair in pairs if not pair.answer}
+        return blank | self.ask([pair for pair in pairs if pair.answer])
+
+    def ask(self, pairs: Collection[Asked]) -> dict[Asked, Verdict]:
+        """The verdicts that there are on different pairs: known ones, and those that the model gives now.
+
+        Raises:
+            InvalidInput, TutelageError: As for `grade`.
+        """
         self._verdicts.refresh()
-        keys = {pair: self._key(pair) for pair in pairs if pair.answer}
-        verdicts |= {pair: known for pair, key in keys.items() if (known := self._verdicts.get(key))}
+        keys = {pair: self._key(pair) for pair in pairs}
+        verdicts = {pair: known for pair, key in keys.items() if (known := self._verdicts.get(key))}
         unknown = [pair for pair in keys if pair not in verdicts]
         reason = ""
         for pair, verdict in zip(unknown, self._model.judge(unknown), strict=True):
@@ -99,9 +115,11 @@ class Judge:
         self._count(len(keys), sum(pair not in verdicts for pair in keys), reason)
         return verdicts
 
-    def _key(self, pair: Pair) -> str:
+    def _key(self, pair: Pair | Claim) -> str:
         """A local model's verdicts are not an endpoint's: they come in another way, and with a dtype."""
         dtype = self._settings.dtype if self._settings.base_url is None else None
+        if isinstance(pair, Claim):
+            return content_id("contradiction", self.name, CLAIM_VERSION, dtype, pair.passage, pair.statement)
         return content_id("verdict", self.name, self.version, dtype, pair.question, pair.golds, pair.answer)
 
     def _count(self, graded: int, missing: int, reason: str) -> None:

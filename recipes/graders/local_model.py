@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from protocol.errors import InvalidInput, TutelageError
 from recipes.graders.settings import JudgeSettings
-from recipes.graders.wording import INSTRUCTIONS, Missing, Pair, Verdict, describe
+from recipes.graders.wording import Claim, Missing, Pair, Verdict, describe, instruct
 from student.sft import is_out_of_memory, release_memory
 from teacher.loading import load
 from teacher.settings import TeacherSettings
@@ -47,7 +47,7 @@ class LocalModel:
         self._longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
         self._marks = [token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special]
 
-    def judge(self, pairs: Sequence[Pair]) -> Iterator[Verdict | Missing]:
+    def judge(self, pairs: Sequence[Pair | Claim]) -> Iterator[Verdict | Missing]:
         """Judge `batch_size` pairs at once; out of memory, half as many.
 
         Raises:
@@ -73,7 +73,7 @@ class LocalModel:
                 release_memory()
                 size //= 2
 
-    def _judge_batch(self, pairs: Sequence[Pair]) -> list[Verdict | Missing]:
+    def _judge_batch(self, pairs: Sequence[Pair | Claim]) -> list[Verdict | Missing]:
         prompts = [self._prompt(pair) for pair in pairs]
         fits = [len(ids) < self._longest for ids in self._encode(prompts)["input_ids"]]
         probabilities = iter(self._compare([prompt for prompt, does in zip(prompts, fits, strict=True) if does]))
@@ -103,17 +103,17 @@ class LocalModel:
         """A chat template brings its own special tokens."""
         return self._tokenizer(list(prompts), add_special_tokens=self._tokenizer.chat_template is None, **options)
 
-    def _prompt(self, pair: Pair) -> str:
+    def _prompt(self, pair: Pair | Claim) -> str:
         """In the model's chat template if it has one; the template's own marks are broken up where they stand in the pair."""
         asked = describe(pair)
         for mark in self._marks:
             asked = asked.replace(mark, f"{mark[:1]} {mark[1:]}")
         if self._tokenizer.chat_template is None:
-            return f"{INSTRUCTIONS}\n\n{asked}\nVerdict:"
+            return f"{instruct(pair)}\n\n{asked}\nVerdict:"
         try:
-            return self._render([{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": asked}])
+            return self._render([{"role": "system", "content": instruct(pair)}, {"role": "user", "content": asked}])
         except TemplateError:  # some models know no system
-            return self._render([{"role": "user", "content": f"{INSTRUCTIONS}\n\n{asked}"}])
+            return self._render([{"role": "user", "content": f"{instruct(pair)}\n\n{asked}"}])
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
