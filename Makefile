@@ -3,6 +3,7 @@
 # make check        format, lint, types, tests: what CI runs
 # make bench        time the inner loop on this machine
 # make killing      kill runs at every phase and at random moments, and compare (half an hour)
+# make load         64 clients at one student's service, against the same work in one process (a quarter of an hour)
 # make results      the quickstart with three seeds, for the figures in README
 # make clean        remove the environment, caches and runs of this folder
 
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check bench killing results clean
+.PHONY: quickstart test check bench killing load results clean
 
 quickstart: $(READY)
 	$(BIN)/tutelage run recipes/quickstart.yaml
@@ -30,6 +31,9 @@ bench: $(READY)
 
 killing: $(READY)
 	$(BIN)/python tests/launched/killing.py
+
+load: $(READY)
+	$(BIN)/python recipes/launch/load.py
 
 results: $(READY)
 	$(BIN)/tutelage run recipes/tiny/three_seeds.yaml

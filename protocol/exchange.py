@@ -9,7 +9,7 @@ from typing import Protocol
 from protocol.messages import Answers, AskRequest, CommitRequest, Refusal, Reward, RewardRequest, StudentCard, VersionCard
 
 Take = Callable[[Sequence[str]], bool]
-"""Whether to train a cohort, from the ids in it that are to be answered."""
+"""Whether to train a cohort, from the ids in it, known ones too."""
 
 
 class Exchange(Protocol):

@@ -6,7 +6,7 @@ submissions/ID.json     what teachers want, until they have it
 results/KEY.json        what came of a request, by the measurement's key: written once, kept
 leases/ID-REQUEST       a cohort that a student is at work on (see `student.folder_desk`)
 students/NAME           a sign of life, changed every few seconds
-cancelled/REQUEST       a request that nobody waits for
+cancelled/ID-REQUEST    a request of a submission that nobody waits for
 refused/ID.txt          why a submission is none
 ```
 
@@ -50,8 +50,8 @@ class SharedFolder:
     def result(self, card: StudentCard, request_id: str) -> Path:
         return self.path / "results" / f"{measurement_key(card, request_id)}.json"
 
-    def cancelled(self, request_id: str) -> Path:
-        return self.path / "cancelled" / request_id
+    def cancelled(self, submission_id: str, request_id: str) -> Path:
+        return self.path / "cancelled" / f"{submission_id}-{request_id}"
 
     def refused(self, submission_id: str) -> Path:
         return self.path / "refused" / f"{submission_id}.txt"
@@ -92,6 +92,15 @@ def place(path: Path, content: bytes, *, replace: bool) -> bool:
         temporary.unlink(missing_ok=True)
 
 
+def is_result(path: Path) -> bool:
+    """Whether a file can be read as one."""
+    try:
+        RESULT.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return False
+    return True
+
+
 class Watch:
     """Tells since when a file has been as it is, by this process's own clock."""
 
@@ -110,6 +119,10 @@ class Watch:
             since = time.monotonic()
             self._seen[path] = (content, since)
         return time.monotonic() - since
+
+    def content(self, path: Path) -> bytes:
+        """What was last seen of a file."""
+        return self._seen.get(path, (b"", 0.0))[0]
 
 
 class FolderTransport:
@@ -149,9 +162,11 @@ class FolderTransport:
         self._folder.make()
         submission_id, ids = submission.id, [request.id for request in submission.requests]
         for request_id in ids:
-            self._folder.cancelled(request_id).unlink(missing_ok=True)
+            self._folder.cancelled(submission_id, request_id).unlink(missing_ok=True)
         self._folder.refused(submission_id).unlink(missing_ok=True)
-        self._write(self._folder.submission(submission_id), submission.model_dump_json().encode())
+        # Whoever else submits the same may know less of it: students find out by themselves what has a result.
+        told = submission.model_copy(update={"known": ()})
+        self._write(self._folder.submission(submission_id), told.model_dump_json().encode())
         self._posted |= dict.fromkeys(ids, submission_id)
         self._left[submission_id] = set(ids) - set(submission.known)
         self._asked = time.monotonic()
@@ -185,13 +200,15 @@ class FolderTransport:
         return Results(done=tuple(done), unknown=tuple(unknown))
 
     def _settle(self, submission_id: str, request_id: str) -> None:
-        """Once a submission has all its results it need not lie there any more."""
+        """Once nobody waits for anything of a submission it need not lie there any more."""
         left = self._left.get(submission_id)
         if left is not None:
             left.discard(request_id)
             if not left:
                 del self._left[submission_id]
                 self._folder.submission(submission_id).unlink(missing_ok=True)
+                for mark in (self._folder.path / "cancelled").glob(f"{submission_id}-*"):
+                    mark.unlink(missing_ok=True)
 
     def _tell_refusal(self, submission_id: str) -> None:
         path = self._folder.refused(submission_id)
@@ -214,7 +231,9 @@ class FolderTransport:
 
     def cancel(self, ids: Sequence[str]) -> None:
         for request_id in ids:
-            self._write(self._folder.cancelled(request_id), b"")
+            if submission_id := self._posted.get(request_id):
+                self._write(self._folder.cancelled(submission_id, request_id), b"")
+                self._settle(submission_id, request_id)
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

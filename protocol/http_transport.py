@@ -44,7 +44,18 @@ class HttpTransport:
             token: Sent as a bearer token; empty sends none.
             patience: Seconds for which a service out of reach is tried again.
             transport: In place of a network, for tests.
+
+        Raises:
+            InvalidInput: It is no address, or no token.
         """
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise InvalidInput("the token for a student's service holds a blank, a line's end or no ASCII; export it as it was given")
+        try:
+            parsed = httpx2.URL(url)
+        except httpx2.InvalidURL as error:
+            raise InvalidInput(f"exchange is {url!r}, which is no address ({error}); give one such as http://127.0.0.1:8400") from error
+        if not parsed.host or not 0 < (parsed.port or 80) < 65536:
+            raise InvalidInput(f"exchange is {url!r}, which is no address; give one such as http://127.0.0.1:8400")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx2.Client(base_url=url, headers=headers, transport=transport)
         self._url, self._patience = url, patience
@@ -76,11 +87,13 @@ class HttpTransport:
                 if response.is_success:
                     return response.content
                 reason = f"answers {response.status_code}: {_detail(response)}"
+                if response.status_code == 429:
+                    given_up = time.monotonic() + self._patience  # busy is not out of reach
                 if response.status_code not in _TRY_AGAIN:
                     raise InvalidInput(f"the student's service {self._url} {reason}; {_REMEDIES.get(response.status_code, _UPDATE)}")
                 asked_pause = _seconds(response.headers.get("Retry-After", ""))
-            except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
-                raise InvalidInput(f"exchange is {self._url!r}, which is no address; give one such as http://127.0.0.1:8400") from error
+            except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
+                raise InvalidInput(f"nothing can be sent to {self._url!r}; give an address such as http://127.0.0.1:8400") from error
             except httpx2.TransportError as error:
                 reason = f"is out of reach: {error or type(error).__name__}"
             if time.monotonic() + pause > given_up:

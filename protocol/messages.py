@@ -6,7 +6,7 @@ different tokenizers. Lengths are in characters, costs in seconds and tokens, ac
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from protocol.identity import content_id
 
@@ -18,6 +18,14 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _shorten(reason: object) -> object:
+    """Whoever gives a reason may quote what was asked, which may be long."""
+    return reason[:1999] + "…" if isinstance(reason, str) and len(reason) > 2000 else reason
+
+
+Reason = Annotated[ShortText, BeforeValidator(_shorten)]
 
 
 class Message(BaseModel):
@@ -278,7 +286,7 @@ class Refusal(Message):
     version: Literal[1] = PROTOCOL_VERSION
     key: Id
     request: Id
-    reason: ShortText
+    reason: Reason
     ungraded: bool = False
 
 

@@ -4,6 +4,7 @@ Work crosses as *submissions*: requests in an order, which a student puts into c
 requests' ids, as often as one likes: whoever lost a reply, or crashed, asks again, and nothing is computed twice.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -16,10 +17,12 @@ from protocol.messages import (
     CommitRequest,
     Id,
     Message,
+    Reason,
     Refusal,
     Reward,
     RewardRequest,
-    ShortText,
+    StudentCard,
+    Task,
     VersionCard,
 )
 
@@ -50,6 +53,11 @@ class Submission(Message):
     @property
     def requests(self) -> tuple[Request, ...]:
         return (*self.rewards, *self.asks, *self.commits)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The different ones of its requests."""
+        return list({request.task.model_dump_json(): request.task for request in self.requests}.values())
 
     @property
     def id(self) -> str:
@@ -91,4 +99,17 @@ class Cancellation(Message):
 class Problem(Message):
     """Why something was refused, in words."""
 
-    detail: ShortText
+    detail: Reason
+
+
+def find_strange_task(card: StudentCard, tasks: Iterable[Task]) -> str | None:
+    """Why a student cannot read requests: they name a domain or a grader that it has not. That may change, so it is no result."""
+    for task in tasks:
+        for kind, name, version, known in (
+            ("domain", task.domain, task.domain_version, card.domains),
+            ("grader", task.grader, task.grader_version, card.graders),
+        ):
+            if known.get(name) != version:
+                offered = ", ".join(f"{n} v{v}" for n, v in known.items())
+                return f"{kind} {name} v{version} is asked for, but this student has {offered or 'none'}"
+    return None

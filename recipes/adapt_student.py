@@ -46,7 +46,7 @@ def run(settings: AdaptStudent, team: Team) -> Path:
             if (edit := read_edit(record, domain, by_id[record.context]))
         ]
         with open_student(
-            team, domain, settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed
+            team, domain, "student", settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed
         ) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)

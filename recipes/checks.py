@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -300,12 +301,16 @@ def _check_pretrain(settings: Pretrain) -> str:
 
 def _check_serve(settings: Serve, fetch: bool) -> str:
     check_local_student(settings.student, "student", fetch=fetch)
+    if not settings.folder and find_spec("fastapi") is None:
+        raise InvalidInput("serving over HTTP takes FastAPI, which is not installed; pip install --editable '.[serve]', or set folder=PATH")
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         raise InvalidInput(f"tls_certificate is {settings.tls_certificate!r} and tls_key is {settings.tls_key!r}; give both, or neither")
     for key in ("tls_certificate", "tls_key"):
         path = getattr(settings, key)
         if path and not Path(path).is_file():
             raise InvalidInput(f"{key} is {path!r}, which is no file")
+    if not 0 <= settings.port < 65536:
+        raise InvalidInput(f"port is {settings.port}; it must be in [0, 65535]; 0 takes any that is free")
     token = os.environ.get(settings.token_env, "")
     if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         raise InvalidInput(f"${settings.token_env} is no token: it takes at least {SHORTEST_TOKEN} printable characters without spaces")

@@ -58,7 +58,7 @@ def run(settings: Compare, team: Team) -> Path:
         students: dict[str, Any] = {}
         grader = place_grader(team, settings, folder)
         for name, student in settings.students.items():
-            with open_student(team, domain, student, grader, folder, settings.distributed.deepspeed) as exchange:
+            with open_student(team, domain, name, student, grader, folder, settings.distributed.deepspeed) as exchange:
                 tried = [
                     try_conditions(exchange, test, own, rewritten, f"seed-{test.seed}/{name}", journal)
                     for test, own, rewritten in zip(tests, edits, paraphrases, strict=True)
@@ -66,7 +66,7 @@ def run(settings: Compare, team: Team) -> Path:
                 students[name] = {"student": exchange.describe().model_dump(), **report_student(contexts, tried, last)}
                 shown = settings.pictures
                 save_pictures(domain, contexts[:shown], tell_answers(tried[0], shown), folder.path / f"pictures-{name}")
-            console.print(table(f"{name} ({student.model})", students[name]))
+            console.print(table(f"{name} ({students[name]['student']['model']})", students[name]))
             console.print("\n".join(describe(students[name])))
         report = folder.write_report(students)
     draw_conditions(students, folder.path / "conditions")

@@ -20,13 +20,13 @@ from recipes.settings import (
     Experiment,
     LoopSettings,
     RecipeSettings,
+    StudentChoice,
     TrainTeacher,
     Transfer,
     WriteQuestions,
     count_trained,
     usable_baselines,
 )
-from student.settings import StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 FLOPS: Final = 4e14
@@ -120,7 +120,7 @@ def list_phases(settings: RecipeSettings, sizes: Mapping[str, Sizes]) -> list[Ph
 
 
 def _training(
-    loop: LoopSettings, teacher: TeacherSettings, finetune: FinetuneSettings, students: Sequence[StudentSettings], size: Sizes, repeats: int
+    loop: LoopSettings, teacher: TeacherSettings, finetune: FinetuneSettings, students: Sequence[StudentChoice], size: Sizes, repeats: int
 ) -> Iterator[Phase]:
     used = loop.rounds * min(loop.contexts_per_round, size.contexts)
     yield from _write(teacher, size, used * loop.candidates)
@@ -139,7 +139,7 @@ def _experiment(settings: Experiment, sizes: Mapping[str, Sizes]) -> Iterator[Ph
         yield from _training(settings, settings.teacher, settings.finetune, [settings.student], sizes["train"], settings.repeats)
         yield from _training(settings, settings.teacher, settings.finetune, [], sizes["train"], settings.repeats)
         yield from _write(settings.teacher, held_out, held_out.contexts * candidates * (3 + ("matched_paraphrase" in settings.baselines)))
-        for student in [settings.student] + ([settings.new_student] if settings.new_student.model else []):
+        for student in [settings.student] + ([settings.new_student] if settings.new_student.label else []):
             yield from _learn(student, held_out, held_out.contexts * learned * settings.held_out_repeats)
 
 
@@ -183,20 +183,20 @@ def _write(teacher: TeacherSettings, size: Sizes, pieces: float) -> list[Phase]:
     return [] if teacher.edits else [phase]
 
 
-def _learn(student: StudentSettings, size: Sizes, pieces: float) -> list[Phase]:
+def _learn(student: StudentChoice, size: Sizes, pieces: float) -> list[Phase]:
     """Inner loops with their answers, and the base's answers once."""
     tokens = pieces * student.epochs * (size.passage_tokens + size.edit_tokens)
     steps = pieces * student.epochs * math.ceil((LINES_PER_EDIT + 1) / student.batch_size)
-    loops = Phase("inner loops", "student", student.model, student.dtype, pieces, student.rank, steps, trained=tokens)
+    loops = Phase("inner loops", "student", student.label, student.dtype, pieces, student.rank, steps, trained=tokens)
     return [loops, _answer(student, size, pieces)]
 
 
-def _answer(student: StudentSettings, size: Sizes, pieces: float) -> Phase:
+def _answer(student: StudentChoice, size: Sizes, pieces: float) -> Phase:
     asked = pieces * size.questions
     return Phase(
         "answers",
         "student",
-        student.model,
+        student.label,
         student.dtype,
         asked,
         read=asked * QUESTION_TOKENS,
@@ -250,9 +250,10 @@ def describe_costs(phases: Sequence[Phase]) -> str:
         f"  in all at least {hours:.2f} hours of one H100, if it did {FLOPS / 1e12:.0f} TFLOP/s and {BYTES_PER_SECOND / 1e12:.1f} TB/s "
         f"throughout, with self-edits {EDIT_PER_PASSAGE} times as long as passages"
     )
-    lines.append(f"  memory: {sum(weights.values()) / 1e9:.1f} GB for the weights of all models, {', '.join(adapters)}; activations on top")
+    memory = [f"{sum(weights.values()) / 1e9:.1f} GB for the weights of all models", *adapters]
+    lines.append(f"  memory: {', '.join(memory)}; activations on top")
     if unknown := [model for model, size in sizes.items() if size is None]:
-        lines.append(f"  without {', '.join(unknown)}, whose size is not known before it is fetched")
+        lines.append(f"  without {', '.join(unknown)}, whose size is not known here")
     return "\n".join(lines)
 
 

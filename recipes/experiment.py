@@ -41,7 +41,9 @@ def run(settings: Experiment, team: Team) -> Path:
         folder = stack.enter_context(RunFolder(settings, used, models, team))
         journal, grader = folder.journal, place_grader(team, settings, folder)
         editor = open_editor(settings, domain, folder.path)
-        students = {name: stack.enter_context(open_student(team, domain, own, grader, folder, deepspeed)) for name, own in wanted.items()}
+        students = {
+            name: stack.enter_context(open_student(team, domain, name, own, grader, folder, deepspeed)) for name, own in wanted.items()
+        }
         tried: dict[str, list[Tried]] = {name: [] for name in students}
         lasting: dict[str, Any] = {}
         trained_teachers: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from protocol.folder_transport import FolderTransport
 from protocol.http_transport import HttpTransport
 from protocol.messages import StudentCard, Task
 from protocol.remote import Transport
+from protocol.wire import find_strange_task
 from recipes.settings import FOLDER, StudentChoice
 from student.settings import StudentSettings
 
@@ -54,13 +55,8 @@ def check_exchange(choice: StudentChoice, key: str, task: Task, fetch: bool) -> 
         raise InvalidInput(f"{key}.token_env is {choice.token_env!r}, which is not set; export the token that the service was started with")
     with reach(choice, _CHECK_SECONDS) as transport:
         card = transport.describe()
-    for kind, name, version, known in (
-        ("domain", task.domain, task.domain_version, card.domains),
-        ("grader", task.grader, task.grader_version, card.graders),
-    ):
-        if known.get(name) != version:
-            offered = ", ".join(f"{name} v{version}" for name, version in known.items())
-            raise InvalidInput(f"{kind} {name} v{version} is asked for, but the student at {choice.exchange} has {offered}; choose that")
+    if strange := find_strange_task(card, [task]):
+        raise InvalidInput(f"{key}.exchange {choice.exchange}: {strange}; set domain and grader so")
     if choice.model:
         _compare(choice, key, card)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from recipes.checks import SHORTEST_TOKEN
 from recipes.inputs import choose_task, student_models
 from recipes.run_folder import RunFolder
 from recipes.settings import FOLDER, Serve
@@ -18,7 +19,6 @@ from recipes.team import Team
 from recipes.terminal import console
 from student.folder_desk import FolderDesk
 from student.queue import Queue
-from student.service import create_app, listening
 from student.serving import serve
 
 
@@ -35,6 +35,8 @@ def run(settings: Serve, team: Team) -> Path:
 
 def serve_http(settings: Serve, student: SharedStudent, folder: RunFolder) -> None:
     """Answer over HTTP, from the run's journal."""
+    from student.service import create_app, listening
+
     token, told = find_token(settings, folder.path)
     queue = Queue(student.describe(), folder.journal, settings.max_waiting, settings.gather_seconds)
     app = create_app(queue, token, settings.max_body_mb * 2**20)
@@ -60,11 +62,11 @@ def find_token(settings: Serve, folder: Path) -> tuple[str, str]:
     if token := os.environ.get(settings.token_env):
         return token, f"the token is that of ${settings.token_env}"
     path = folder / "token"
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+    if not path.exists() or len(path.read_bytes().strip()) < SHORTEST_TOKEN:
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_urlsafe(32))
-    return path.read_text(encoding="ascii"), f"the token, for teachers: export {settings.token_env}=$(cat {path})"
+    return path.read_text(encoding="ascii").strip(), f"the token, for teachers: export {settings.token_env}=$(cat {path})"
 
 
 @contextmanager

@@ -397,7 +397,7 @@ class Serve(RecipeSettings):
     token_env: str = "TUTELAGE_TOKEN"
     tls_certificate: str | None = None
     tls_key: str | None = None
-    max_body_mb: int = 64
+    max_body_mb: int = 16
     max_waiting: int = 10_000
     gather_seconds: float = 0.05
 

@@ -82,7 +82,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     deepspeed = settings.distributed.deepspeed
     with (
         RunFolder(settings, {"contexts": contexts}, models, team) as folder,
-        open_student(team, domain, settings.student, place_grader(team, settings, folder), folder, deepspeed) as exchange,
+        open_student(team, domain, "student", settings.student, place_grader(team, settings, folder), folder, deepspeed) as exchange,
     ):
         scoring = Scoring(domain, task, settings, settings.repeats, settings.seed, open_editor(settings, domain, folder.path))
         outer = Outer(scoring, {"student": exchange}, settings.teacher, settings.finetune, deepspeed, settings.selection)

@@ -46,7 +46,7 @@ def run(settings: Transfer, team: Team) -> Path:
         journal, grader = folder.journal, place_grader(team, settings, folder)
         editor = open_editor(settings, domain, folder.path)
         students: dict[str, Exchange] = {
-            name: stack.enter_context(open_student(team, domain, student, grader, folder, settings.distributed.deepspeed))
+            name: stack.enter_context(open_student(team, domain, name, student, grader, folder, settings.distributed.deepspeed))
             for name, student in settings.students.items()
         }
         tried: dict[str, list[Tried]] = {name: [] for name in students}

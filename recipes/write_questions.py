@@ -40,7 +40,7 @@ def run(settings: WriteQuestions, team: Team) -> Path:
     with (
         RunFolder(settings, {"contexts": contexts}, models, team) as folder,
         open_student(
-            team, domain, settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed
+            team, domain, "student", settings.student, place_grader(team, settings, folder), folder, settings.distributed.deepspeed
         ) as exchange,
     ):
         journal = folder.journal

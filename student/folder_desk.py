@@ -7,8 +7,8 @@ Every student puts a submission into the same cohorts, so it does not matter who
 import logging
 import os
 import re
+import secrets
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +17,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from protocol.errors import InvalidInput
-from protocol.folder_transport import SharedFolder, Watch, place
+from protocol.folder_transport import SharedFolder, Watch, is_result, place
 from protocol.messages import StudentCard, measurement_key
-from protocol.wire import Result, Submission
+from protocol.wire import Result, Submission, find_strange_task
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +54,16 @@ class FolderDesk:
         self._lock = threading.Lock()
         self._folder.make()
         place(self._folder.card, card.model_dump_json(indent=1).encode(), replace=False)
-        self._refuse_others(StudentCard.model_validate_json(self._folder.card.read_bytes()))
+        self._refuse_others()
         self._beat = threading.Thread(target=self._renew, name="leases", daemon=True)
 
-    def _refuse_others(self, there: StudentCard) -> None:
-        if measurement_key(there, "") != measurement_key(self._card, "") or there.domains != self._card.domains:
+    def _refuse_others(self) -> None:
+        try:
+            there = StudentCard.model_validate_json(self._folder.card.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise InvalidInput(f"{self._folder.card} is no student's card; remove it if nobody serves {self._folder.path}") from error
+        ours = (measurement_key(self._card, ""), self._card.domains, self._card.graders)
+        if (measurement_key(there, ""), there.domains, there.graders) != ours:
             raise InvalidInput(
                 f"folder {self._folder.path} is served by another student ({there.model}), or with other settings; "
                 "serve another folder, or remove its student.json and results"
@@ -72,8 +77,9 @@ class FolderDesk:
         """Return what is held."""
         self._closed.set()
         self._beat.join()
-        for lease in self._leases:
-            lease.unlink(missing_ok=True)
+        with self._lock:
+            for lease in list(self._leases):
+                self._give_back(lease)
         self._sign.unlink(missing_ok=True)
 
     @property
@@ -110,15 +116,12 @@ class FolderDesk:
         return any(
             not lease.exists() or self._watch.unchanged_for(lease) > self._lease_seconds
             for lease, ids in self._passed[path][1]
-            if self._unanswered(ids)
+            if self._unanswered(path.stem, ids)
         )
 
-    def _unanswered(self, ids: Sequence[str]) -> list[str]:
-        return [
-            request_id
-            for request_id in ids
-            if not self._folder.result(self._card, request_id).exists() and not self._folder.cancelled(request_id).exists()
-        ]
+    def _unanswered(self, submission_id: str, ids: Sequence[str]) -> list[str]:
+        folder, card = self._folder, self._card
+        return [id_ for id_ in ids if not folder.result(card, id_).exists() and not folder.cancelled(submission_id, id_).exists()]
 
     def _read(self, path: Path) -> Submission | None:
         """A submission, if it is one and something of it is to be done."""
@@ -129,14 +132,13 @@ class FolderDesk:
         except InvalidInput as error:
             self._refuse(path, str(error))
             return None
-        ids = [request.id for request in submission.requests if request.id not in submission.known]
-        left = self._unanswered(ids)
+        ids = [request.id for request in submission.requests]
+        left = self._unanswered(submission.id, ids)
         self._current, self._left_to_others = (path, written, submission.id), []
         if not left:
             self.finish()
             return None
-        answered = set(ids).difference(left)
-        return submission.model_copy(update={"known": tuple(sorted({*submission.known, *answered}))})
+        return submission.model_copy(update={"known": tuple(sorted(set(ids).difference(left)))})
 
     def _parse(self, path: Path) -> tuple[int, Submission]:
         """When a file was written, and the submission in it. It is data from a stranger."""
@@ -157,44 +159,77 @@ class FolderDesk:
             raise InvalidInput(f"{place_in or 'it'}: {problem['msg'][:500]}; see the protocol's schema") from error
         if path.name != f"{submission.id}.json":
             raise InvalidInput(f"its name is not its id, {submission.id}.json")
+        if strange := find_strange_task(self._card, submission.tasks):
+            raise InvalidInput(f"{strange}; ask for that")
         return written, submission
 
     def _refuse(self, path: Path, reason: str) -> None:
         logger.warning("%s is refused: %s", path, reason)
-        if name := _NAME.fullmatch(path.name):
-            place(self._folder.refused(name.group(1)), reason.encode(errors="replace"), replace=True)
-        path.unlink(missing_ok=True)
+        try:
+            self._passed[path] = (path.lstat().st_mtime_ns, [])
+            if name := _NAME.fullmatch(path.name):
+                place(self._folder.refused(name.group(1)), reason.encode(errors="replace"), replace=True)
+            path.unlink()
+        except OSError as error:
+            logger.warning("%s cannot be put aside (%s), and is passed over", path, error.strerror)
 
     def claim(self, ids: Sequence[str]) -> bool:
         """Take the lease on a cohort, known by its first request; or leave it to who has it."""
         assert self._current is not None
-        if self._stopping.is_set() or not self._unanswered(ids):
+        submission_id = self._current[2]
+        if self._stopping.is_set() or not self._unanswered(submission_id, ids):
             return False
-        lease = self._folder.path / "leases" / f"{self._current[2]}-{ids[0]}"
+        lease = self._folder.path / "leases" / f"{submission_id}-{ids[0]}"
         if self._watch.unchanged_for(lease) > self._lease_seconds:
-            logger.warning("%s has not been renewed for %.0f s: its work is taken over", lease, self._lease_seconds)
-            lease.unlink(missing_ok=True)
-        if place(lease, self._heartbeat(), replace=False):
-            if not self._unanswered(ids):  # somebody has answered and given the lease back since we looked
-                lease.unlink(missing_ok=True)
+            self._take_over(lease)
+        if not place(lease, self._heartbeat(), replace=False):
+            self._watch.unchanged_for(lease)
+            self._left_to_others.append((lease, list(ids)))
+            return False
+        with self._lock:
+            self._leases[lease] = set(self._unanswered(submission_id, ids))
+            if not self._leases[lease]:  # somebody has answered, and given the lease back, since we looked
+                self._give_back(lease)
                 return False
-            with self._lock:
-                self._leases[lease] = set(ids)
-            return True
-        self._watch.unchanged_for(lease)
-        self._left_to_others.append((lease, list(ids)))
-        return False
+        return True
+
+    def _take_over(self, lease: Path) -> None:
+        """Move a dead student's lease out of the way; of several heirs one succeeds."""
+        seen, aside = self._watch.content(lease), lease.with_name(f".{lease.name}.{secrets.token_hex(8)}")
+        try:
+            lease.rename(aside)
+            if aside.read_bytes() != seen:  # another heir's, taken since we looked
+                os.link(aside, lease)
+            else:
+                logger.warning("%s has not been renewed for %.0f s: its work is taken over", lease, self._lease_seconds)
+        except OSError:
+            pass  # another heir was first
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _is_ours(self, lease: Path) -> bool:
+        try:
+            return lease.read_bytes().startswith(f"{self._name} ".encode())
+        except OSError:
+            return False
+
+    def _give_back(self, lease: Path) -> None:
+        """Under the lock, so that it is not being renewed."""
+        if self._is_ours(lease):
+            lease.unlink(missing_ok=True)
+        self._leases.pop(lease, None)
 
     def deliver(self, results: Sequence[Result]) -> None:
         for result in results:
-            place(self._folder.result(self._card, result.request), result.model_dump_json().encode(), replace=False)
+            path, content = self._folder.result(self._card, result.request), result.model_dump_json().encode()
+            if not place(path, content, replace=False) and not is_result(path):
+                place(path, content, replace=True)
         done = {result.request for result in results}
         with self._lock:
             for lease, ids in list(self._leases.items()):
                 ids -= done
                 if not ids:
-                    del self._leases[lease]
-                    lease.unlink(missing_ok=True)
+                    self._give_back(lease)
 
     def finish(self) -> None:
         if self._current is not None:
@@ -206,17 +241,26 @@ class FolderDesk:
         """Show that this student lives, and that what it has taken is being worked on."""
         while True:
             self._beats += 1
-            with self._lock:
-                held = list(self._leases)
             try:
                 place(self._sign, self._heartbeat(), replace=True)
-                for lease in held:
-                    if lease.read_bytes().startswith(f"{self._name} ".encode()):
-                        lease.write_bytes(self._heartbeat())
             except OSError as error:
-                logger.warning("a lease cannot be renewed (%s); others may take over", error)
+                logger.warning("%s cannot be written (%s)", self._sign, error.strerror)
+            with self._lock:
+                for lease in list(self._leases):
+                    self._renew_one(lease)
             if self._closed.wait(self._lease_seconds / 5):
                 return
 
+    def _renew_one(self, lease: Path) -> None:
+        if not self._is_ours(lease):
+            logger.warning("%s is another's now; what comes of it is kept if it comes first", lease)
+            del self._leases[lease]
+            return
+        try:
+            with lease.open("r+b") as file:
+                file.write(self._heartbeat())
+        except OSError as error:
+            logger.warning("%s cannot be renewed (%s); others may take over", lease, error.strerror)
+
     def _heartbeat(self) -> bytes:
-        return f"{self._name} {self._beats} {time.time():.0f}".encode()
+        return f"{self._name} {self._beats:020d}".encode()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from protocol.errors import TutelageError
+from protocol.errors import InvalidInput, TutelageError
 from protocol.files import is_whole
 from protocol.journal import AnswersRecord, CommitRecord, Journal, Record, RewardRecord
 from protocol.messages import (
@@ -27,7 +27,7 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
-from protocol.wire import Request, Result, Results, Submission
+from protocol.wire import Request, Result, Results, Submission, find_strange_task
 
 POOL: Final = "pool"
 """The stage of requests that came alone and were trained with others that did."""
@@ -124,27 +124,41 @@ class Queue:
         Raises:
             QueueFull: Try again later.
             TutelageError: It is larger than any queue.
+            InvalidInput: It asks for what this student has not.
         """
+        if strange := find_strange_task(self.card, submission.tasks):
+            raise InvalidInput(f"{strange}; ask for that")
         requests = {request.id: request for request in submission.requests}
         entry, known = _Waiting(submission.id, submission, requests), set(submission.known)
         with self._changed:
             if self._stopping:
                 raise QueueFull("the service is stopping; try again when it is back", 5.0)
             wanted = [request_id for request_id in requests if request_id not in known]
-            new = {request_id for request_id in wanted if self.find(request_id) is None}
+            for request_id in wanted:
+                self._refused_commits.pop(request_id, None)
+            new = {request_id for request_id in wanted if not self._has(request_id)}
             self.counts.repeated += len(wanted) - len(new)
             waits = any(entry.id == other.id for other in self._waiting)
             if not new or (new <= self._open and (waits or entry.id == self._taken)):
                 return
-            if len(new) > self.most:
-                raise TutelageError(f"the submission has {len(new)} requests, and {self.most} may wait; send fewer, or raise max_waiting")
-            if len(self._open | new) > self.most:
-                pause = min(max(1.0, len(self._open) * self._pace), _LONGEST_PAUSE)
-                raise QueueFull(f"{len(self._open)} requests wait already, and {self.most} may; try again in {pause:.0f} s", pause)
+            if len(requests) > self.most:
+                raise TutelageError(
+                    f"the submission has {len(requests)} requests, and {self.most} may wait; send fewer, or raise max_waiting"
+                )
+            held = len(self._requests) + sum(len(other.requests) for other in self._waiting)
+            if not waits and held + len(requests) > self.most:
+                pause = min(max(1.0, held * self._pace), _LONGEST_PAUSE)
+                raise QueueFull(f"{held} requests wait already, and {self.most} may; try again in {pause:.0f} s", pause)
             self._open |= new
             if not waits:
                 self._waiting.append(entry)
             self._changed.notify_all()
+
+    def _has(self, request_id: str) -> bool:
+        """Whether there is a result, without reading it."""
+        key = measurement_key(self.card, request_id)
+        version = self._journal.commits.get(key)
+        return key in self._journal.results or key in self._journal.answers or (version is not None and is_whole(Path(version.path)))
 
     def find(self, request_id: str) -> Result | None:
         """The result of a request, if it has one."""
@@ -200,13 +214,14 @@ class Queue:
             self._stage, requests = first.id, self._select(first)
             known = requests.keys() - self._open
         else:
-            alone = list(itertools.islice((entry for entry in self._waiting if entry.came_alone), _MOST_POOLED))
-            self._waiting = deque(entry for entry in self._waiting if entry not in alone)
+            alone = {entry.id: entry for entry in itertools.islice((entry for entry in self._waiting if entry.came_alone), _MOST_POOLED)}
+            self._waiting = deque(entry for entry in self._waiting if entry.id not in alone)
             self._stage, known = POOL, set()
-            requests = {id_: request for entry in alone for id_, request in entry.requests.items() if id_ in self._open}
+            requests = {id_: request for entry in alone.values() for id_, request in entry.requests.items() if id_ in self._open}
         if self._open.isdisjoint(requests):
             return None
         self._taken, self._requests = "" if self._stage == POOL else first.id, requests
+        self._delivered = time.monotonic()
         return Submission(
             rewards=tuple(request for request in requests.values() if isinstance(request, RewardRequest)),
             asks=tuple(request for request in requests.values() if isinstance(request, AskRequest)),
@@ -224,8 +239,8 @@ class Queue:
         return {request_id: request for request_id, request in entry.requests.items() if request_id in self._open | known}
 
     def claim(self, ids: Sequence[str]) -> bool:
-        """Not if all have been cancelled."""
-        return not self._open.isdisjoint(ids)
+        """Not if all have been cancelled, nor when the student is to stop."""
+        return not self._stopping and not self._open.isdisjoint(ids)
 
     def deliver(self, results: Sequence[Result]) -> None:
         self._journal.append(*(record for result in results if (record := self._record(result))))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+import h11
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -22,9 +23,11 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from protocol.errors import InvalidInput, TutelageError
 from protocol.messages import PROTOCOL_VERSION, StudentCard
@@ -36,6 +39,7 @@ API: Final = f"/v{PROTOCOL_VERSION}"
 _OPEN: Final = ("/healthz", "/readyz")
 """What may be asked without a token."""
 _MOST_CONNECTIONS: Final = 1000
+_SLOWEST_HEAD: Final = 10.0
 _SLOWEST_BODY: Final = 60.0
 """Seconds in which a whole body must have come."""
 
@@ -47,6 +51,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     413: {"model": Problem, "description": "More than the service takes at once"},
     422: {"model": Problem, "description": "Not the protocol's message"},
 }
+_SUBMISSION: Final = "#/components/schemas/Submission"
 _FULL: Final[dict[int | str, dict[str, Any]]] = {429: {"model": Problem, "description": "Too much waits; Retry-After says for how long"}}
 
 
@@ -74,7 +79,7 @@ class Guard:
         if not announced.isdigit() or int(announced[:20]) > self._max_body:
             await too_large(scope, receive, send)
             return
-        body = b""
+        body = bytearray()
         try:
             async with asyncio.timeout(_SLOWEST_BODY):
                 while (message := await receive())["type"] == "http.request":
@@ -89,7 +94,7 @@ class Guard:
         except TimeoutError:
             await _problem(408, f"the body did not come within {_SLOWEST_BODY:.0f} s", _CLOSE)(scope, receive, send)
             return
-        unread = [{"type": "http.request", "body": body, "more_body": False}]
+        unread = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def read() -> Message:
             return unread.pop() if unread else await receive()
@@ -142,7 +147,7 @@ class QueueMetrics(Collector):
         yield CounterMetricFamily("tutelage_trained_tokens", "Tokens trained on since the start.", self._queue.counts.trained_tokens)
 
 
-def describe(error: RequestValidationError) -> str:
+def describe(error: RequestValidationError | ValidationError) -> str:
     """The first thing that is wrong with a message. Its value is not repeated: it may be anything."""
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"] if part != "body")[:200]
@@ -173,10 +178,18 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
         """Who the student is, and what it takes."""
         return queue.card
 
-    @app.post(f"{API}/submissions", status_code=202, response_class=Response, responses=_PROBLEMS | _FULL, dependencies=bearer)
-    async def submit(submission: Submission) -> Response:
+    @app.post(
+        f"{API}/submissions",
+        status_code=202,
+        response_class=Response,
+        responses=_PROBLEMS | _FULL,
+        dependencies=bearer,
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": _SUBMISSION}}}}},
+    )
+    async def submit(request: Request) -> Response:
         """Hand requests over. What has a result, or waits already, is not computed again."""
-        await run_in_threadpool(queue.submit, submission)
+        body = await request.body()
+        await run_in_threadpool(lambda: queue.submit(Submission.model_validate_json(body)))  # large ones take long to read
         return Response(status_code=202)
 
     @app.post(f"{API}/results", response_model=Results, responses=_PROBLEMS, dependencies=bearer)
@@ -195,7 +208,7 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
     @app.post(f"{API}/cancel", status_code=204, response_class=Response, responses=_PROBLEMS, dependencies=bearer)
     async def cancel(cancellation: Cancellation) -> Response:
         """Drop requests that nobody waits for any more; what is being trained may be trained to its end."""
-        queue.cancel(cancellation.ids)
+        await run_in_threadpool(queue.cancel, cancellation.ids)
         return Response(status_code=204)
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=_PROBLEMS, dependencies=bearer)
@@ -213,13 +226,18 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
         """Whether it takes submissions."""
         return PlainTextResponse("stopping", 503) if queue.is_stopping else PlainTextResponse("ready")
 
+    @app.exception_handler(ValidationError)
     @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def malformed(request: Request, error: RequestValidationError | ValidationError) -> JSONResponse:
         return _problem(422, describe(error))
 
     @app.exception_handler(QueueFull)
     async def full(request: Request, error: QueueFull) -> JSONResponse:
         return _problem(429, str(error), {"Retry-After": str(int(error.retry_after))})
+
+    @app.exception_handler(InvalidInput)
+    async def strange(request: Request, error: InvalidInput) -> JSONResponse:
+        return _problem(422, str(error))
 
     @app.exception_handler(TutelageError)
     async def too_much(request: Request, error: TutelageError) -> JSONResponse:
@@ -243,6 +261,28 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
     return app
 
 
+class Impatient(H11Protocol):
+    """Hangs up on who does not come to the end of a request's head."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(_SLOWEST_HEAD, self._hang_up)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        elif self.conn.their_state is h11.IDLE and self._deadline is None and self.conn.trailing_data[0]:
+            self._deadline = self.loop.call_later(_SLOWEST_HEAD, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()
+
+
 @contextmanager
 def listening(app: FastAPI, host: str, port: int, certificate: str | None = None, key: str | None = None) -> Iterator[str]:
     """Answer in a thread of its own, for as long as it is needed; yields the address.
@@ -257,10 +297,11 @@ def listening(app: FastAPI, host: str, port: int, certificate: str | None = None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         ear = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise InvalidInput(f"host {host!r}, port {port} cannot be listened on ({error.strerror or error}); choose others") from error
+    except (OSError, OverflowError) as error:
+        raise InvalidInput(f"host {host!r}, port {port} cannot be listened on ({error}); choose others") from error
     config = uvicorn.Config(
         app,
+        http=Impatient,
         log_level="warning",
         access_log=False,
         lifespan="off",

@@ -109,8 +109,8 @@ class Student:
         A request that is `known` takes its place without an answer.
 
         Returns:
-            Refusals of requests that cannot be served; and by number the cohorts to score, each with the ids that are not known: not those
-            whose every request is.
+            Refusals of requests that cannot be served; and by number the cohorts to score, each with its requests' ids: not those whose
+            every request is known.
         """
         jobs, refused = [], []
         for request in requests:
@@ -120,8 +120,8 @@ class Student:
                 refused += [self._refuse(request, error)] if request.id not in known else []
         sizes = self._engine.cohort_sizes([loop for job in jobs for loop in job.loops])
         self._cohorts, self._known = make_cohorts(jobs, sizes), frozenset(known)
-        wanted = {number: [job.id for job in cohort if job.id not in known] for number, cohort in enumerate(self._cohorts)}
-        return refused, {number: ids for number, ids in wanted.items() if ids}
+        cohorts = {number: [job.id for job in cohort] for number, cohort in enumerate(self._cohorts)}
+        return refused, {number: ids for number, ids in cohorts.items() if not self._known.issuperset(ids)}
 
     def score_cohort(self, number: int) -> list[Reward | Refusal]:
         """Train and ask one of the cohorts last arranged."""

@@ -22,7 +22,7 @@ import psutil
 
 from protocol.http_transport import HttpTransport
 from protocol.messages import Reward, RewardRequest
-from protocol.wire import Submission, Wanted
+from protocol.wire import Result, Submission, Wanted
 from recipes.candidates import make_request
 from recipes.config import load_recipe
 from recipes.domains import DOMAINS
@@ -79,7 +79,7 @@ def ask_one_by_one(address: str, requests: Sequence[RewardRequest], waits: list[
     """One client."""
     transport = HttpTransport(address, TOKEN)
     for request in requests:
-        started, done = time.perf_counter(), ()
+        started, done = time.perf_counter(), tuple[Result, ...]()
         transport.post(Submission(rewards=(request,)))
         while not done:
             done = transport.fetch(Wanted(ids=(request.id,), wait=30)).done

@@ -21,7 +21,7 @@ from protocol.messages import (
 )
 
 TASK = Task(domain="knowledge", domain_version=1, grader="exact_match", grader_version=1)
-CARD = StudentCard(fingerprint="1" * 32, model="m", limits=Limits(), settings={}, domains={"knowledge": 1})
+CARD = StudentCard(fingerprint="1" * 32, model="m", limits=Limits(), settings={}, domains={"knowledge": 1}, graders={"exact_match": 1})
 WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct=True),)
 
 Pay = Callable[[RewardRequest], float | Change | Refusal]

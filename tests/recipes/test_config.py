@@ -46,7 +46,7 @@ def test_the_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
         ("recipe: train_teacher\nstudent: {learning_rat: 1}", [], r"unknown key 'student\.learning_rat'; Did you mean 'learning_rate'\?"),
         ("recipe: train_teacher", ["student.rnk=3"], r"command line: unknown key 'student\.rnk'; Did you mean 'rank'\?"),
         ("recipe: train_teacher\nrounds: many", [], r"rounds: Value 'many' of type 'str' could not be converted to Integer"),
-        ("recipe: train_teacher\nstudent: 3", [], r"mine\.yaml: .*not a subclass of StudentSettings"),
+        ("recipe: train_teacher\nstudent: 3", [], r"mine\.yaml: .*not a subclass of StudentChoice"),
         ("recipe: train_teacher\nstudent: {dtype: int4}", [], r"student\.dtype: Invalid value 'int4'"),
         ("recipe: train_teacher\nrounds: 0", [], r"rounds is 0; it must be at least 1"),
         ("recipe: train_teacher\nstudent: {learning_rate: .inf}", [], r"student\.learning_rate is inf; it must be a number above 0"),

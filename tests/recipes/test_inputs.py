@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 from protocol.errors import InvalidInput
 from recipes.costs import Sizes, count_parameters, measure_contexts
 from recipes.domains import DOMAINS
-from recipes.inputs import check_student, check_teacher, load_data
+from recipes.inputs import check_local_student, check_teacher, load_data
 from recipes.settings import DataSettings
 from student.settings import StudentSettings
 from teacher.settings import TeacherSettings
@@ -76,12 +76,12 @@ def test_a_model_without_a_chat_template_is_not_put_in_chat(llama: str, chatting
         adapters[model].mkdir()
         (adapters[model] / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": model}))
         save_file({}, adapters[model] / "adapter_model.safetensors")
-    check_student(StudentSettings(model=llama), "student")
-    check_student(StudentSettings(model=chatting, chat=True), "student")
+    check_local_student(StudentSettings(model=llama), "student")
+    check_local_student(StudentSettings(model=chatting, chat=True), "student")
     with pytest.raises(
         InvalidInput, match=r"new_student\.chat is true, but .* has no chat template; set it to false, or take a model that"
     ):
-        check_student(StudentSettings(model=llama, chat=True), "new_student")
+        check_local_student(StudentSettings(model=llama, chat=True), "new_student")
     for model in (chatting, str(adapters[chatting])):
         check_teacher(TeacherSettings(model=model, chat=True), "teacher", KNOWLEDGE)
     for model in (llama, str(adapters[llama])):

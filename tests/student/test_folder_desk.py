@@ -11,7 +11,7 @@ from protocol.errors import InvalidInput, TutelageError
 from protocol.folder_transport import FolderTransport, SharedFolder
 from protocol.messages import AskRequest, CommitRequest, Context, Lesson, Reward, RewardRequest, SelfEdit, Update
 from protocol.remote import RemoteExchange
-from protocol.wire import Submission
+from protocol.wire import Submission, Wanted
 from student.folder_desk import FolderDesk
 from student.serving import serve
 
@@ -101,7 +101,7 @@ def test_a_lease_that_is_renewed_is_respected_whatever_the_clock_says(tmp_path: 
         assert holder.take() is not None
         assert holder.claim([request("a").id])
         (lease,) = (tmp_path / "leases").iterdir()
-        os.utime(lease, (0, 0))  # a clock that jumps, or is wrong on the other machine
+        os.utime(lease, (0, 0))  # as of a clock that jumped
         with Worker(tmp_path, "other", lease_seconds=0.5) as other:
             time.sleep(1.5)
             assert files(tmp_path)["results"] == 0
@@ -114,6 +114,60 @@ def holder_result() -> Reward:
     reward = ScriptedStudent(lambda request: 0.5)._answer(request("a"))
     assert isinstance(reward, Reward)
     return reward
+
+
+def test_of_two_heirs_one_succeeds_and_nobody_removes_anothers_lease(tmp_path: Path) -> None:
+    FolderTransport(tmp_path).post(Submission(rewards=(request("a"),)))
+    dead, one, two = (FolderDesk(tmp_path, CARD, name, 0.1, 10**6) for name in ("dead", "one", "two"))
+    for desk in (dead, one, two):
+        assert desk.take() is not None
+    assert dead.claim([request("a").id])
+    (lease,) = (tmp_path / "leases").iterdir()
+    for desk in (one, two):
+        assert not desk.claim([request("a").id])
+    time.sleep(0.2)
+    two._watch.unchanged_for(lease)
+    assert one.claim([request("a").id])
+    two._take_over(lease)  # it had looked before
+    assert lease.read_bytes().startswith(b"one ")
+    with dead:
+        pass
+    assert lease.read_bytes().startswith(b"one ")
+    assert not two.claim([request("a").id])
+
+
+def test_a_lost_lease_does_not_keep_others_from_being_renewed(tmp_path: Path) -> None:
+    desk = FolderDesk(tmp_path, CARD, "one", 0.5, 10**6)
+    FolderTransport(tmp_path).post(Submission(rewards=(request("a"), request("b"))))
+    assert desk.take() is not None
+    assert desk.claim([request("a").id]) and desk.claim([request("b").id])
+    lost, kept = (tmp_path / "leases" / f"{Submission(rewards=(request('a'), request('b'))).id}-{request(t).id}" for t in "ab")
+    lost.unlink()
+    before = kept.read_bytes()
+    with desk:
+        time.sleep(0.3)
+        assert kept.read_bytes() != before
+        assert not lost.exists()
+
+
+def test_two_teachers_may_want_the_same_and_know_different_parts(tmp_path: Path) -> None:
+    wanted = Submission(rewards=(request("a"), request("b")))
+    first, second = FolderTransport(tmp_path), FolderTransport(tmp_path)
+    first.post(wanted)
+    second.post(wanted.model_copy(update={"known": (request("a").id,)}))
+    with Worker(tmp_path, "one"):
+        while len(first.fetch(Wanted(ids=(request("a").id, request("b").id), wait=5)).done) < 2:
+            pass
+    assert files(tmp_path)["results"] == 2
+
+
+def test_a_result_that_cannot_be_read_is_written_again(tmp_path: Path) -> None:
+    desk = FolderDesk(tmp_path, CARD, "one", 60.0, 10**6)
+    path = SharedFolder(tmp_path).result(CARD, request("a").id)
+    path.symlink_to(tmp_path / "nowhere")
+    desk.deliver([holder_result()])
+    assert not path.is_symlink()
+    assert FolderTransport(tmp_path).fetch(Wanted(ids=(request("a").id,))).done == (holder_result(),)
 
 
 def test_a_student_that_stops_in_good_order_returns_its_leases(tmp_path: Path) -> None:
@@ -140,10 +194,13 @@ def test_a_cancelled_request_is_not_trained(tmp_path: Path) -> None:
     transport = FolderTransport(tmp_path)
     transport.post(Submission(rewards=(request("a"), request("b"))))
     transport.cancel([request("a").id])
+    other = FolderTransport(tmp_path)
+    other.post(Submission(rewards=(request("c"), request("d"))))
+    transport.cancel([request("c").id])  # which it has not asked for
     with Worker(tmp_path, "one") as worker:
-        while not any((tmp_path / "results").iterdir()):
+        while files(tmp_path)["results"] < 3:
             time.sleep(0.01)
-    assert worker.trained == ["b"]
+    assert worker.trained == ["b", "c", "d"]
 
 
 def test_another_student_cannot_join(tmp_path: Path) -> None:
@@ -171,6 +228,7 @@ def hostile(path: Path) -> Iterator[Path]:
     yield folder / ("6" * 32 + ".json")
     os.mkfifo(folder / ("7" * 32 + ".json"))
     yield folder / ("7" * 32 + ".json")
+    (folder / ("8" * 32 + ".json")).mkdir()
 
 
 def test_what_is_no_submission_is_put_aside_with_the_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -181,7 +239,7 @@ def test_what_is_no_submission_is_put_aside_with_the_reason_and_the_rest_goes_on
         while any(path.exists() or path.is_symlink() for path in strange):
             time.sleep(0.01)
     reasons = {path.name[0]: path.read_text() for path in (tmp_path / "refused").iterdir()}
-    assert sorted(reasons) == list("01234567")
+    assert sorted(reasons) == list("012345678")
     assert reasons["3"] == "it has more than 1000000 bytes; send less at once, or raise max_body_mb"
     assert reasons["2"].startswith("its name is not its id, ")
     assert "rewards.0.edit.run: Extra inputs are not permitted" in reasons["5"]

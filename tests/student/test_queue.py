@@ -145,8 +145,9 @@ def test_a_full_queue_says_when_to_come_back_and_a_huge_submission_that_it_never
     with pytest.raises(QueueFull, match="2 requests wait already, and 2 may; try again in") as caught:
         desk.submit(C)
     assert 1 <= caught.value.retry_after <= 60
-    desk.submit(B, A)
-    with pytest.raises(TutelageError, match="the submission has 3 requests, and 2 may wait; send fewer, or raise max_waiting"):
+    with pytest.raises(QueueFull):
+        desk.submit(B, A)  # what waits twice is held twice
+    with pytest.raises(TutelageError, match="has 3 requests, and 2 may wait; send fewer, or raise max_waiting"):
         desk.submit(A, C, D)
     assert desk.queue.size == 2
 
@@ -157,6 +158,40 @@ def test_a_stopping_queue_lets_nothing_in(tmp_path: Path) -> None:
     with pytest.raises(QueueFull, match="the service is stopping"):
         desk.submit(A)
     assert desk.queue.take() is None
+
+
+def test_a_stopping_student_takes_up_nothing_more_of_a_submission(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.submit(A, B, C)
+    answer = desk.student._answer
+
+    def stop_after(request: RewardRequest) -> Reward | Refusal:
+        desk.queue.stop()
+        return answer(request)
+
+    desk.student._answer = stop_after  # type: ignore[method-assign]
+    serve(desk.student, desk.queue)
+    assert desk.results(A, B, C) == {"a": "Reward"}
+    assert desk.queue.size == 2
+
+
+def test_what_this_student_cannot_read_is_refused_and_not_remembered(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    later = A.model_copy(update={"task": TASK.model_copy(update={"grader_version": 9})})
+    with pytest.raises(TutelageError, match=r"grader exact_match v9 is asked for, but this student has exact_match v1; ask for that"):
+        desk.submit(later)
+    assert desk.queue.results([later.id]).unknown == (later.id,)
+
+
+def test_a_refused_lasting_update_is_tried_again(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    bad = CommitRequest(task=TASK, lessons=(Lesson(context=Context(title="no"), edit=SelfEdit()),), seed=0)
+    desk.queue.submit(Submission(commits=(bad,)))
+    desk.answer()
+    assert len(desk.queue.results([bad.id]).done) == 1
+    again = Desk(tmp_path)
+    again.queue.submit(Submission(commits=(bad,)))
+    assert again.queue.size == 1
 
 
 def test_questions_and_lasting_updates_are_answered_too(tmp_path: Path) -> None:
