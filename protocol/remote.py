@@ -54,6 +54,8 @@ class RemoteExchange:
             for request_id in known:
                 del self._queue[request_id]
             self._known -= known
+            if len(taken) > MOST_IDS:
+                raise TutelageError(f"{len(taken)} self-edits at once are more than {MOST_IDS}; take fewer contexts or candidates")
             submission = Submission(rewards=tuple(taken.values()), known=tuple(sorted(known)))
             for results in self._run(submission, [request_id for request_id in taken if request_id not in known]):
                 wanted = [result for result in results if self._queue.pop(result.request, None)]  # others were cancelled meanwhile

@@ -16,7 +16,7 @@ from recipes.settings import FOLDER, Serve
 from recipes.shared_student import SharedStudent
 from recipes.stages import place_grader
 from recipes.team import Team
-from recipes.terminal import console
+from recipes.terminal import console, note
 from student.folder_desk import FolderDesk
 from student.queue import Queue
 from student.serving import serve
@@ -38,6 +38,8 @@ def serve_http(settings: Serve, student: SharedStudent, folder: RunFolder) -> No
     from student.service import create_app, listening
 
     token, told = find_token(settings, folder.path)
+    if settings.host not in ("127.0.0.1", "::1", "localhost") and settings.tls_certificate is None:
+        note(f"host is {settings.host}, and without tls_certificate and tls_key the token can be read on its way; give both")
     queue = Queue(student.describe(), folder.journal, settings.max_waiting, settings.gather_seconds)
     app = create_app(queue, token, settings.max_body_mb * 2**20)
     with listening(app, settings.host, settings.port, settings.tls_certificate, settings.tls_key) as address, stopping(queue.stop):

@@ -14,6 +14,7 @@ from protocol.messages import (
     Outcome,
     Provenance,
     Question,
+    Refusal,
     RewardRequest,
     SelfEdit,
     Task,
@@ -115,3 +116,10 @@ def test_any_edit_survives_json(lines: list[str], directives: dict[str, bool]) -
     again = SelfEdit.model_validate_json(edit.model_dump_json())
     assert again == edit
     assert again.id == edit.id
+
+
+def test_a_long_reason_is_cut() -> None:
+    """It may quote what a stranger has sent."""
+    refusal = Refusal(key="0" * 32, request="1" * 32, reason="x" * 20_000)
+    assert (len(refusal.reason), refusal.reason[-1]) == (2000, "…")
+    assert Refusal.model_validate_json(refusal.model_dump_json()) == refusal
