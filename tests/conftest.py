@@ -15,6 +15,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 RELEASED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole recipes first: what takes long is not left to one worker at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ("tests", "launched"))
+
+
 @pytest.fixture(scope="session")
 def released() -> Path:
     if not RELEASED.exists():

@@ -65,8 +65,13 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTELAGE_TOKEN", TOKEN)
 
 
-def test_a_student_elsewhere_gives_the_same_journal_as_one_here(tmp_path: Path) -> None:
-    here = train(tmp_path, "here")
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The journal of a run with a student of its own."""
+    return train(tmp_path_factory.mktemp("here"), "here")
+
+
+def test_a_student_elsewhere_gives_the_same_journal_as_one_here(tmp_path: Path, here: list[dict[str, Any]]) -> None:
     assert sum(record["kind"] == "reward" for record in here) == 12
     assert len({record["result"]["value"] for record in here if record["kind"] == "reward"}) > 2
     with serving(tmp_path, "name=http") as (process, address):
@@ -88,8 +93,7 @@ def test_a_student_elsewhere_gives_the_same_journal_as_one_here(tmp_path: Path) 
         stop(process)
 
 
-def test_a_service_that_is_killed_and_started_again_loses_nothing(tmp_path: Path) -> None:
-    here = train(tmp_path, "here")
+def test_a_service_that_is_killed_and_started_again_loses_nothing(tmp_path: Path, here: list[dict[str, Any]]) -> None:
     words = ["student.cohort=1", "gather_seconds=0"]
     with serving(tmp_path, "name=http", *words) as (process, address):
         port = address.rpartition(":")[2]

@@ -52,7 +52,16 @@ def small(models: dict[str, str], runs: Path, released: Path, *keys: str) -> lis
 
 def test_the_published_experiment_runs_end_to_end(released: Path, tmp_path: Path, llama: str, olmo: str) -> None:
     words = small({"teacher": llama, "student": llama, "new_student": olmo}, tmp_path, released, "train", "held_out")
-    words += ["contexts_per_round=2", "candidates=2", "repeats=2", "give_up_below=0.1", "rounds=1", "finetune.rank=4", "lasting=1"]
+    words += [
+        "contexts_per_round=2",
+        "candidates=2",
+        "repeats=2",
+        "give_up_below=0.1",
+        "rounds=1",
+        "finetune.rank=4",
+        "lasting=1",
+        "held_out.shuffle=2",
+    ]
     assert main(["run", "recipes/squad/llama-3.2-1b.yaml", *words]) == 0
     report = json.loads((tmp_path / "llama-3.2-1b" / "report.json").read_text())
     rows = ["no_edit", "passage_only", "matched_passage", "matched_paraphrase", "untrained_teacher", "random_selection", "trained_teacher"]
