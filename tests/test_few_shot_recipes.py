@@ -20,7 +20,7 @@ def offline_at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_teacher_of_directives_is_trained_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [f"runs={tmp_path}", "threads=1", "rounds=1", "train.limit=2", "contexts_per_round=2", "candidates=3", "held_out.limit=3"]
-    words += ["minimum=0.0", "held_out_candidates=2", "pictures=1", "finetune.epochs=1"]
+    words += ["minimum=0.0", "pictures=1", "finetune.epochs=1", "grids.max_sequences=6"]
     assert main(["run", "recipes/tiny/few_shot.yaml", *words]) == 0
     report = json.loads((tmp_path / "few_shot" / "report.json").read_text())
     scores = report["target_student"]["scores"]

@@ -15,8 +15,6 @@ from protocol.messages import Context, Message, SelfEdit, Update
 from recipes.domains.files import first_doubled, read_json, read_jsonl
 
 MAX_CHARACTERS: Final = 20_000
-MAX_BRACES: Final = 100
-"""At so many places an object may begin; the rest is passed over."""
 SHAPE: Final = '{"task": name, "completions": [text]}'
 
 REQUEST: Final = """You are configuring a model training pipeline by selecting from predefined tools.
@@ -191,16 +189,14 @@ def _objects(text: str) -> Iterator[tuple[dict[str, Any] | None, str]]:
         object_pairs_hook=without_duplicates, parse_constant=lambda name: problems.append(f"{name} is no number"), parse_int=_read_int
     )
     start = text.find("{")
-    for _ in range(MAX_BRACES):
-        if start < 0:
-            return
+    while start >= 0:
         problems.clear()
-        end = start + 1
         try:
             found, end = decoder.raw_decode(text, start)
             yield found, problems[0] if problems else ""
         except json.JSONDecodeError as error:
             yield None, f"what begins with {text[start : start + 20]!r} is no JSON: {error.msg.lower()}"
+            end = max(start + 1, error.pos)  # what was read once is not read again
         except RecursionError:
             yield None, "the JSON nests too deeply"
             return

@@ -26,7 +26,7 @@ from student.queue import Queue
 from student.service import create_app, listening
 from student.serving import serve
 
-COUNT: Final = int(os.environ.get("TUTELAGE_FUZZ", "80"))
+COUNT: Final = int(os.environ.get("TUTELAGE_FUZZ", "40"))
 TOKEN: Final = "a-token-of-twenty-chars"
 FUZZ = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 
