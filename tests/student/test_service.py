@@ -338,7 +338,7 @@ def test_a_cut_network_costs_nothing_but_time(service: Service, monkeypatch: pyt
     monkeypatch.setattr("protocol.http_transport._TIMEOUT", 0.5)
     monkeypatch.setattr("protocol.remote.LONGEST_WAIT", 0.5)
     cable = Cable(int(service.url.rpartition(":")[2]))
-    exchange = RemoteExchange(HttpTransport(f"http://127.0.0.1:{cable.port}", TOKEN, patience=20.0))
+    exchange = RemoteExchange(HttpTransport(f"http://127.0.0.1:{cable.port}", TOKEN, patience=120.0))
     exchange.submit([request(str(number)) for number in range(20)])
     answers = exchange.completed()
     threading.Timer(0.2, service.go).start()
