@@ -13,10 +13,9 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from protocol.errors import InvalidInput, TutelageError
-from protocol.messages import PROTOCOL_VERSION, StudentCard
-from protocol.wire import Cancellation, Problem, Results, Submission, Wanted
+from protocol.messages import StudentCard
+from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted
 
-API: Final = f"/v{PROTOCOL_VERSION}"
 _LONGEST_PAUSE: Final = 15.0
 _TIMEOUT: Final = 20.0
 """Seconds for a connection, and beyond what a call itself waits, for an answer."""
@@ -27,7 +26,7 @@ _REMEDIES: Final = {
     401: "set the token's variable to what the service was started with",
     403: "the token is not the service's; set its variable to what the service was started with",
     404: "it is no student's service, or of another version; check the address",
-    413: "send less at once (fewer contexts or candidates), or raise the service's max_body",
+    413: "send less at once (fewer contexts or candidates), or raise the service's max_body_mb",
 }
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -36,14 +35,13 @@ Reply = TypeVar("Reply", bound=BaseModel)
 class HttpTransport:
     """Implements `protocol.remote.Transport`."""
 
-    def __init__(self, url: str, token: str, patience: float = 600.0, transport: httpx2.BaseTransport | None = None):
+    def __init__(self, url: str, token: str, patience: float = 600.0):
         """Connect to nothing yet.
 
         Args:
             url: Of the service, such as `http://127.0.0.1:8400`.
             token: Sent as a bearer token; empty sends none.
             patience: Seconds for which a service out of reach is tried again.
-            transport: In place of a network, for tests.
 
         Raises:
             InvalidInput: It is no address, or no token.
@@ -57,7 +55,7 @@ class HttpTransport:
         if not parsed.host or not 0 < (parsed.port or 80) < 65536:
             raise InvalidInput(f"exchange is {url!r}, which is no address; give one such as http://127.0.0.1:8400")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx2.Client(base_url=url, headers=headers, transport=transport)
+        self._client = httpx2.Client(base_url=url, headers=headers)
         self._url, self._patience = url, patience
 
     def describe(self) -> StudentCard:

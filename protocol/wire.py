@@ -26,6 +26,8 @@ from protocol.messages import (
     VersionCard,
 )
 
+API: Final = f"/v{PROTOCOL_VERSION}"
+"""What every address of a student's service begins with."""
 MOST_IDS: Final = 20_000
 LONGEST_WAIT: Final = 30.0
 """Seconds that an answer may be waited for in one go."""

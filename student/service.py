@@ -32,10 +32,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from protocol.errors import InvalidInput, TutelageError
 from protocol.messages import PROTOCOL_VERSION, StudentCard
 from protocol.schema import component_schemas
-from protocol.wire import Cancellation, Problem, Results, Submission, Wanted
+from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted
 from student.queue import Queue, QueueFull
 
-API: Final = f"/v{PROTOCOL_VERSION}"
 _OPEN: Final = ("/healthz", "/readyz")
 """What may be asked without a token."""
 _MOST_CONNECTIONS: Final = 1000
