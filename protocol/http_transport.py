@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from protocol.errors import InvalidInput, TutelageError
 from protocol.messages import StudentCard
-from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted
+from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted, tell_problem
 
 _LONGEST_PAUSE: Final = 15.0
 _TIMEOUT: Final = 20.0
@@ -106,10 +106,8 @@ class HttpTransport:
         try:
             return kind.model_validate_json(content)
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, problem["loc"]))
             raise TutelageError(
-                f"the student's service {self._url} answers what is no {kind.__name__} ({place}: {problem['msg']}); {_UPDATE}"
+                f"the student's service {self._url} answers what is no {kind.__name__} ({tell_problem(error, 'it')}); {_UPDATE}"
             ) from error
 
 

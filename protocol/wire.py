@@ -7,7 +7,7 @@ requests' ids, as often as one likes: whoever lost a reply, or crashed, asks aga
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from protocol.identity import content_id
 from protocol.messages import (
@@ -102,6 +102,13 @@ class Problem(Message):
     """Why something was refused, in words."""
 
     detail: Reason
+
+
+def tell_problem(error: ValidationError, whole: str) -> str:
+    """The first thing that is wrong with a message, and where; `whole` names all of it. Its value is not repeated: it may be anything."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"]))[:200]
+    return f"{place or whole}: {problem['msg'][:500]}"
 
 
 def find_strange_task(card: StudentCard, tasks: Iterable[Task]) -> str | None:

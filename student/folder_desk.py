@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from protocol.errors import InvalidInput
 from protocol.folder_transport import SharedFolder, Watch, is_result, place
 from protocol.messages import StudentCard, measurement_key
-from protocol.wire import Result, Submission, find_strange_task
+from protocol.wire import Result, Submission, find_strange_task, tell_problem
 
 logger = logging.getLogger(__name__)
 
@@ -154,9 +154,7 @@ class FolderDesk:
         except OSError as error:
             raise InvalidInput(f"it cannot be read ({error.strerror})") from error
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            place_in = ".".join(map(str, problem["loc"]))[:200]
-            raise InvalidInput(f"{place_in or 'it'}: {problem['msg'][:500]}; see the protocol's schema") from error
+            raise InvalidInput(f"{tell_problem(error, 'it')}; see the protocol's schema") from error
         if path.name != f"{submission.id}.json":
             raise InvalidInput(f"its name is not its id, {submission.id}.json")
         if strange := find_strange_task(self._card, submission.tasks):
