@@ -1,7 +1,7 @@
 """The journal: an append-only file of everything measured, from which an interrupted run goes on.
 
 One JSON record a line, one writer, synced to disk per batch. What stands in it is never computed again. Of the many records,
-candidates, decisions and rewards, only their places are held in memory.
+candidates, decisions, rewards and answers, only their places are held in memory.
 """
 
 import logging
@@ -223,11 +223,11 @@ class Journal:
         self.candidates = OnDisk[tuple[str, str, int], CandidateRecord](self._read_candidate)
         self.decisions = OnDisk[tuple[str, str, int], DecisionRecord](self._read_decision)
         self.results = OnDisk[str, Reward | Refusal](self._read_result)
+        self.answers = OnDisk[str, Answers | Refusal](self._read_answers)
         self.scored_in: dict[str, str] = {}
         self.selections: dict[str, SelectionRecord] = {}
         self.checkpoints: dict[str, CheckpointRecord] = {}
         self.commits: dict[str, VersionCard] = {}
-        self.answers: dict[str, Answers | Refusal] = {}
         self.inner_loops = 0
         self.spending = Spending()
         self._end = 0
@@ -279,7 +279,7 @@ class Journal:
                 self.results.place(result.key, start, length)
                 self.scored_in.setdefault(result.key, sys.intern(record.stage))
             case AnswersRecord(result=answers):
-                self.answers.setdefault(answers.key, answers)
+                self.answers.place(answers.key, start, length)
             case SelectionRecord():
                 self.selections.setdefault(record.stage, record)
             case CheckpointRecord():
@@ -297,6 +297,9 @@ class Journal:
 
     def _read_result(self, start: int, length: int) -> Reward | Refusal:
         return RewardRecord.model_validate_json(os.pread(self._file, length, start)).result
+
+    def _read_answers(self, start: int, length: int) -> Answers | Refusal:
+        return AnswersRecord.model_validate_json(os.pread(self._file, length, start)).result
 
 
 def read_records(path: Path) -> Iterator[Record]:

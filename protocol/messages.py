@@ -281,7 +281,7 @@ class Answers(Message):
 
 
 class Refusal(Message):
-    """Why there is no reward or answer for a request. `ungraded` if that is the grader's fault and not the self-edit's."""
+    """Why there is no reward or answer for a request. `ungraded` if the self-edit is not to blame, but the grader or the student is."""
 
     version: Literal[1] = PROTOCOL_VERSION
     key: Id

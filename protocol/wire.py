@@ -29,6 +29,7 @@ from protocol.messages import (
 API: Final = f"/v{PROTOCOL_VERSION}"
 """What every address of a student's service begins with."""
 MOST_IDS: Final = 20_000
+_MOST_PROBLEMS: Final = 10_000
 LONGEST_WAIT: Final = 30.0
 """Seconds that an answer may be waited for in one go."""
 
@@ -106,9 +107,33 @@ class Problem(Message):
 
 def tell_problem(error: ValidationError, whole: str) -> str:
     """The first thing that is wrong with a message, and where; `whole` names all of it. Its value is not repeated: it may be anything."""
+    if error.error_count() > _MOST_PROBLEMS:  # which take long to list
+        return f"{whole}: {error.error_count()} keys and values are wrong"
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, problem["loc"]))[:200]
     return f"{place or whole}: {problem['msg'][:500]}"
+
+
+def find_obstacle(card: StudentCard, submission: Submission, most_answers: int) -> str | None:
+    """Why a student does not take a submission, if there is a reason, and what to do about it."""
+    if strange := find_strange_task(card, submission.tasks):
+        return f"{strange}; ask for that"
+    answers = max(map(count_answers, submission.requests), default=0)
+    if answers > most_answers:
+        return f"a request asks for {answers} answers, and this service gives {most_answers}; ask fewer questions, or raise max_answers"
+    return None
+
+
+def count_answers(request: Request) -> int:
+    """How many a request asks for: its questions, those of its probes too, once per seed."""
+    match request:
+        case RewardRequest():
+            contexts, repeats = (request.context, *request.probes), len(request.seeds)
+        case AskRequest():
+            contexts, repeats = (request.context,), 1
+        case CommitRequest():
+            contexts, repeats = tuple(lesson.context for lesson in request.lessons), 1
+    return repeats * sum(len(context.questions) for context in contexts)
 
 
 def find_strange_task(card: StudentCard, tasks: Iterable[Task]) -> str | None:

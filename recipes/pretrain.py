@@ -121,7 +121,7 @@ def run(settings: Pretrain, team: Team) -> None:
 
 
 def training_arguments(settings: Pretrain, checkpoints: Path) -> TrainingArguments:
-    """AdamW, cosine decay to a twentieth, bfloat16 autocast over float32 weights."""
+    """AdamW on float32 weights, cosine decay to a twentieth."""
     return TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=settings.steps,
@@ -131,7 +131,7 @@ def training_arguments(settings: Pretrain, checkpoints: Path) -> TrainingArgumen
         warmup_steps=200,
         adam_beta2=0.98,
         weight_decay=0.05,
-        bf16=True,
+        bf16=settings.bfloat16,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=100,
         eval_strategy="steps",

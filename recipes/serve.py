@@ -29,33 +29,34 @@ def run(settings: Serve, team: Team) -> Path:
         grader, deepspeed = place_grader(team, settings, folder), settings.distributed.deepspeed
         with SharedStudent(team, settings.student, domain, grader, folder.path / "student", deepspeed) as student:
             console.print(f"{settings.student.model} · inner loops by {student.describe().inner_loop}")
-            (serve_folder if settings.folder else serve_http)(settings, student, folder)
+            (serve_folder if settings.folder else serve_http)(settings, student, folder, team.size == 1)
         return folder.path
 
 
-def serve_http(settings: Serve, student: SharedStudent, folder: RunFolder) -> None:
+def serve_http(settings: Serve, student: SharedStudent, folder: RunFolder, outlives: bool) -> None:
     """Answer over HTTP, from the run's journal."""
     from student.service import create_app, listening
 
     token, told = find_token(settings, folder.path)
     if settings.host not in ("127.0.0.1", "::1", "localhost") and settings.tls_certificate is None:
         note(f"host is {settings.host}, and without tls_certificate and tls_key the token can be read on its way; give both")
-    queue = Queue(student.describe(), folder.journal, settings.max_waiting, settings.gather_seconds)
+    queue = Queue(student.describe(), folder.journal, settings.max_waiting, settings.max_answers, settings.gather_seconds)
     app = create_app(queue, token, settings.max_body_mb * 2**20)
     with listening(app, settings.host, settings.port, settings.tls_certificate, settings.tls_key) as address, stopping(queue.stop):
         console.print(f"{told}\nserving at {address}: student.exchange={address} · Ctrl-C stops")
-        serve(student, queue)
+        serve(student, queue, outlives)
         console.print(f"stopping; {queue.size} requests have no answer yet, and are submitted again by whoever waits for them")
     answered = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(queue.counts).items() if count)
     console.print(f"answered: {answered or 'nothing'}")
 
 
-def serve_folder(settings: Serve, student: SharedStudent, folder: RunFolder) -> None:
+def serve_folder(settings: Serve, student: SharedStudent, folder: RunFolder, outlives: bool) -> None:
     """Answer in a folder that teachers and other students share."""
     name, path = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}", Path(settings.folder)
-    with FolderDesk(path, student.describe(), name, settings.lease_seconds, settings.max_body_mb * 2**20) as desk, stopping(desk.stop):
+    limits = settings.max_body_mb * 2**20, settings.max_answers
+    with FolderDesk(path, student.describe(), name, settings.lease_seconds, *limits) as desk, stopping(desk.stop):
         console.print(f"serving in {path}: student.exchange={FOLDER}{path} · Ctrl-C stops")
-        serve(student, desk)
+        serve(student, desk, outlives)
         console.print("stopping; what was not finished is left to others")
 
 

@@ -328,6 +328,8 @@ class Pretrain(RecipeSettings):
     closed_book_weight: float = 0.5
     learning_rate: float = 2e-3
     evaluate_every: int = 500
+    bfloat16: bool = True
+    """Autocast. A processor without instructions of its own for it is faster in float32."""
 
 
 @dataclass
@@ -385,6 +387,7 @@ class Serve(RecipeSettings):
         token_env: The variable that holds the token which teachers must bring. Unset, a token is made and kept in the run folder.
         tls_certificate, tls_key: Files, to listen by HTTPS.
         max_body_mb: A larger submission is refused.
+        max_answers: A request that asks for more of them, questions times seeds, is refused.
         max_waiting: Requests that may wait; more are told to come back later.
         gather_seconds: For so long a request that comes alone waits for others to be trained with.
     """
@@ -398,6 +401,7 @@ class Serve(RecipeSettings):
     tls_certificate: str | None = None
     tls_key: str | None = None
     max_body_mb: int = 16
+    max_answers: int = 10_000
     max_waiting: int = 10_000
     gather_seconds: float = 0.05
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from protocol.errors import InvalidInput
 from protocol.folder_transport import SharedFolder, Watch, is_result, place
 from protocol.messages import StudentCard, measurement_key
-from protocol.wire import Result, Submission, find_strange_task, tell_problem
+from protocol.wire import Result, Submission, find_obstacle, tell_problem
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +30,20 @@ _NAME: Final = re.compile(r"([0-9a-f]{32})\.json")
 class FolderDesk:
     """Implements `student.serving.Desk`."""
 
-    def __init__(self, path: Path, card: StudentCard, name: str, lease_seconds: float, max_bytes: int):
+    def __init__(self, path: Path, card: StudentCard, name: str, lease_seconds: float, max_bytes: int, most_answers: int = 10_000):
         """Join those who serve a folder, or be the first.
 
         Args:
             name: By which others know this student: unique, and a file name.
             lease_seconds: After so long without a change a lease is taken over.
             max_bytes: Of a submission.
+            most_answers: Of a request.
 
         Raises:
             InvalidInput: The folder cannot be written, or another student is served there.
         """
         self._folder, self._card, self._name = SharedFolder(path), card, name
-        self._lease_seconds, self._max_bytes = lease_seconds, max_bytes
+        self._lease_seconds, self._max_bytes, self._most_answers = lease_seconds, max_bytes, most_answers
         self._watch, self._beats = Watch(), 0
         self._stopping, self._closed = threading.Event(), threading.Event()
         self._leases: dict[Path, set[str]] = {}
@@ -157,8 +158,8 @@ class FolderDesk:
             raise InvalidInput(f"{tell_problem(error, 'it')}; see the protocol's schema") from error
         if path.name != f"{submission.id}.json":
             raise InvalidInput(f"its name is not its id, {submission.id}.json")
-        if strange := find_strange_task(self._card, submission.tasks):
-            raise InvalidInput(f"{strange}; ask for that")
+        if obstacle := find_obstacle(self._card, submission, self._most_answers):
+            raise InvalidInput(obstacle)
         return written, submission
 
     def _refuse(self, path: Path, reason: str) -> None:
@@ -175,6 +176,10 @@ class FolderDesk:
         """Take the lease on a cohort, known by its first request; or leave it to who has it."""
         assert self._current is not None
         submission_id = self._current[2]
+        with self._lock:
+            is_held = any(held.issuperset(ids) for held in self._leases.values())
+        if is_held:
+            return not self._stopping.is_set()
         if self._stopping.is_set() or not self._unanswered(submission_id, ids):
             return False
         lease = self._folder.path / "leases" / f"{submission_id}-{ids[0]}"

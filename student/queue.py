@@ -4,6 +4,7 @@ One thread answers, others submit and ask. What waits is lost with the process, 
 answered is on disk before anybody hears of it.
 """
 
+import functools
 import itertools
 import threading
 import time
@@ -27,7 +28,7 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
-from protocol.wire import Request, Result, Results, Submission, find_strange_task
+from protocol.wire import Request, Result, Results, Submission, find_obstacle
 
 POOL: Final = "pool"
 """The stage of requests that came alone and were trained with others that did."""
@@ -35,6 +36,10 @@ _MOST_POOLED: Final = 256
 _MOST_RESULTS: Final = 500
 """In one reply; the rest comes with the next."""
 _LONGEST_PAUSE: Final = 60.0
+_MOST_KEYS: Final = 100_000
+"""Of measurements that are remembered: everybody who waits looks for his again with every arrival."""
+_MOST_REFUSED: Final = 1000
+"""Lasting updates of which is remembered why they were refused."""
 
 
 class QueueFull(TutelageError):
@@ -89,23 +94,27 @@ class Queue:
         on_results: Called from the answering thread whenever results are there.
     """
 
-    def __init__(self, card: StudentCard, journal: Journal, most: int, gather: float = 0.05):
+    def __init__(self, card: StudentCard, journal: Journal, most: int, most_answers: int = 10_000, gather: float = 0.05):
         """An empty queue.
 
         Args:
             most: How many requests may wait.
+            most_answers: For how many one request may ask.
             gather: Seconds for which a request that comes alone waits for others.
         """
         self.card, self.most, self.counts = card, most, Counts()
         self.on_results: Callable[[], None] = lambda: None
-        self._journal, self._gather = journal, gather
+        self._journal, self._most_answers, self._gather = journal, most_answers, gather
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._open: set[str] = set()
         """Requests that wait or are being answered."""
         self._taken, self._stage, self._requests = "", "", dict[str, Request]()
         """The submission that is being answered, if it is one; the stage of its records; its requests."""
+        self._first = "", 0.0
+        """A submission that is let in before others, and until when."""
         self._refused_commits: dict[str, Refusal] = {}
+        self._key = functools.lru_cache(_MOST_KEYS)(functools.partial(measurement_key, card))
         self._stopping = False
         self._pace, self._delivered = 1.0, time.monotonic()
 
@@ -124,10 +133,10 @@ class Queue:
         Raises:
             QueueFull: Try again later.
             TutelageError: It is larger than any queue.
-            InvalidInput: It asks for what this student has not.
+            InvalidInput: It asks for what this student has not, or for too much.
         """
-        if strange := find_strange_task(self.card, submission.tasks):
-            raise InvalidInput(f"{strange}; ask for that")
+        if obstacle := find_obstacle(self.card, submission, self._most_answers):
+            raise InvalidInput(obstacle)
         requests = {request.id: request for request in submission.requests}
         entry, known = _Waiting(submission.id, submission, requests), set(submission.known)
         with self._changed:
@@ -145,24 +154,40 @@ class Queue:
                 raise TutelageError(
                     f"the submission has {len(requests)} requests, and {self.most} may wait; send fewer, or raise max_waiting"
                 )
-            held = len(self._requests) + sum(len(other.requests) for other in self._waiting)
-            if not waits and held + len(requests) > self.most:
-                pause = min(max(1.0, held * self._pace), _LONGEST_PAUSE)
-                raise QueueFull(f"{held} requests wait already, and {self.most} may; try again in {pause:.0f} s", pause)
+            if not waits:
+                self._find_room(entry)
             self._open |= new
             if not waits:
                 self._waiting.append(entry)
             self._changed.notify_all()
 
+    def _find_room(self, entry: _Waiting) -> None:
+        """A submission of several that has found none is let in before what others send meanwhile: those that come alone leave no gap.
+
+        Raises:
+            QueueFull: Now there is no room.
+        """
+        held = len(self._requests) + sum(len(other.requests) for other in self._waiting)
+        missing, now = held + len(entry.requests) - self.most, time.monotonic()
+        first, until = self._first
+        comes_later = first != entry.id and now < until
+        if missing > 0 or comes_later:
+            pause = min(max(1.0, missing * self._pace), _LONGEST_PAUSE)
+            if not comes_later and not entry.came_alone:
+                self._first = entry.id, now + 2 * pause
+            raise QueueFull(f"{held} requests wait already, and {self.most} may; try again in {pause:.0f} s", pause)
+        if first == entry.id:
+            self._first = "", 0.0
+
     def _has(self, request_id: str) -> bool:
         """Whether there is a result, without reading it."""
-        key = measurement_key(self.card, request_id)
+        key = self._key(request_id)
         version = self._journal.commits.get(key)
         return key in self._journal.results or key in self._journal.answers or (version is not None and is_whole(Path(version.path)))
 
     def find(self, request_id: str) -> Result | None:
         """The result of a request, if it has one."""
-        key = measurement_key(self.card, request_id)
+        key = self._key(request_id)
         if key in self._journal.results:
             return self._journal.results[key]
         version = self._journal.commits.get(key)
@@ -234,7 +259,7 @@ class Queue:
         known = {
             request_id
             for request_id in entry.requests
-            if request_id in entry.submission.known or self._journal.scored_in.get(measurement_key(self.card, request_id)) == entry.id
+            if request_id in entry.submission.known or self._journal.scored_in.get(self._key(request_id)) == entry.id
         }
         return {request_id: request for request_id, request in entry.requests.items() if request_id in self._open | known}
 
@@ -264,6 +289,8 @@ class Queue:
         match self._requests[result.request]:
             case CommitRequest():
                 self._refused_commits[result.request] = result
+                if len(self._refused_commits) > _MOST_REFUSED:
+                    del self._refused_commits[next(iter(self._refused_commits))]
                 return None
             case AskRequest():
                 return AnswersRecord(stage=self._stage, result=result)

@@ -11,19 +11,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import h11
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,8 +31,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from protocol.errors import InvalidInput, TutelageError
 from protocol.messages import PROTOCOL_VERSION, StudentCard
 from protocol.schema import component_schemas
-from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted
+from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted, tell_problem
 from student.queue import Queue, QueueFull
+
+M = TypeVar("M", bound=BaseModel)
 
 _OPEN: Final = ("/healthz", "/readyz")
 """What may be asked without a token."""
@@ -43,14 +44,12 @@ _SLOWEST_BODY: Final = 60.0
 """Seconds in which a whole body must have come."""
 
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": Problem, "description": "Not JSON"},
     401: {"model": Problem, "description": "No token"},
     403: {"model": Problem, "description": "Another token"},
     408: {"model": Problem, "description": "The body came too slowly"},
     413: {"model": Problem, "description": "More than the service takes at once"},
     422: {"model": Problem, "description": "Not the protocol's message"},
 }
-_SUBMISSION: Final = "#/components/schemas/Submission"
 _FULL: Final[dict[int | str, dict[str, Any]]] = {429: {"model": Problem, "description": "Too much waits; Retry-After says for how long"}}
 
 
@@ -146,11 +145,15 @@ class QueueMetrics(Collector):
         yield CounterMetricFamily("tutelage_trained_tokens", "Tokens trained on since the start.", self._queue.counts.trained_tokens)
 
 
-def describe(error: RequestValidationError | ValidationError) -> str:
-    """The first thing that is wrong with a message. Its value is not repeated: it may be anything."""
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"] if part != "body")[:200]
-    return f"{place or 'the body'}: {str(problem['msg'])[:500]}; see the protocol's schema (/openapi.json, or tutelage schema)"
+def _takes(kind: type[BaseModel]) -> dict[str, Any]:
+    """For the document: what a call's body is."""
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def _read(request: Request, kind: type[M]) -> M:
+    """What a call brings; in another thread, since large bodies take long to read."""
+    return await run_in_threadpool(kind.model_validate_json, await request.body())
 
 
 def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
@@ -183,17 +186,17 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
         response_class=Response,
         responses=_PROBLEMS | _FULL,
         dependencies=bearer,
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": _SUBMISSION}}}}},
+        openapi_extra=_takes(Submission),
     )
     async def submit(request: Request) -> Response:
         """Hand requests over. What has a result, or waits already, is not computed again."""
-        body = await request.body()
-        await run_in_threadpool(lambda: queue.submit(Submission.model_validate_json(body)))  # large ones take long to read
+        await run_in_threadpool(queue.submit, await _read(request, Submission))
         return Response(status_code=202)
 
-    @app.post(f"{API}/results", response_model=Results, responses=_PROBLEMS, dependencies=bearer)
-    async def results(wanted: Wanted) -> Response:
+    @app.post(f"{API}/results", response_model=Results, responses=_PROBLEMS, dependencies=bearer, openapi_extra=_takes(Wanted))
+    async def results(request: Request) -> Response:
         """Results so far, once there is one or the wait is over. Asked again, it answers again."""
+        wanted = await _read(request, Wanted)
         deadline = time.monotonic() + wanted.wait
         while True:
             arrival = arrivals.listen()
@@ -204,10 +207,17 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
             with suppress(TimeoutError):
                 await asyncio.wait_for(arrival.wait(), left)
 
-    @app.post(f"{API}/cancel", status_code=204, response_class=Response, responses=_PROBLEMS, dependencies=bearer)
-    async def cancel(cancellation: Cancellation) -> Response:
+    @app.post(
+        f"{API}/cancel",
+        status_code=204,
+        response_class=Response,
+        responses=_PROBLEMS,
+        dependencies=bearer,
+        openapi_extra=_takes(Cancellation),
+    )
+    async def cancel(request: Request) -> Response:
         """Drop requests that nobody waits for any more; what is being trained may be trained to its end."""
-        await run_in_threadpool(queue.cancel, cancellation.ids)
+        await run_in_threadpool(queue.cancel, (await _read(request, Cancellation)).ids)
         return Response(status_code=204)
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=_PROBLEMS, dependencies=bearer)
@@ -226,9 +236,8 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
         return PlainTextResponse("stopping", 503) if queue.is_stopping else PlainTextResponse("ready")
 
     @app.exception_handler(ValidationError)
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError | ValidationError) -> JSONResponse:
-        return _problem(422, describe(error))
+    async def malformed(request: Request, error: ValidationError) -> JSONResponse:
+        return _problem(422, f"{tell_problem(error, 'the body')}; see the protocol's schema (/openapi.json, or tutelage schema)")
 
     @app.exception_handler(QueueFull)
     async def full(request: Request, error: QueueFull) -> JSONResponse:

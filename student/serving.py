@@ -1,12 +1,22 @@
 """A student at others' service: it takes submissions from a desk, and delivers what comes of them, one after the other."""
 
-from collections.abc import Sequence
-from typing import Protocol
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol, TypeVar
 
-from protocol.errors import InnerLoopFailed
+from protocol.errors import InnerLoopFailed, TutelageError
 from protocol.exchange import StudentService
-from protocol.messages import Refusal, measurement_key
-from protocol.wire import Result, Submission
+from protocol.messages import AskRequest, CommitRequest, Refusal, RewardRequest, measurement_key
+from protocol.wire import Request, Result, Submission
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R", RewardRequest, AskRequest, CommitRequest)
+
+_FORESEEN: Final = (TutelageError, OSError)
+"""Nothing can be journaled, say: no request is to blame."""
+_MOST_BREAKDOWNS: Final = 3
+"""In a row: then it is the student that is broken, and not what it was asked."""
 
 
 class Desk(Protocol):
@@ -17,7 +27,7 @@ class Desk(Protocol):
         ...
 
     def claim(self, ids: Sequence[str]) -> bool:
-        """Whether this student is to answer these requests of the submission, trained together, now."""
+        """Whether this student is to answer these requests of the submission, trained together, now. It may be asked again."""
         ...
 
     def deliver(self, results: Sequence[Result]) -> None:
@@ -29,20 +39,78 @@ class Desk(Protocol):
         ...
 
 
-def serve(student: StudentService, desk: Desk) -> None:
-    """Answer submissions until the desk says to stop; what is being trained then is finished first."""
-    card = student.describe()
+def serve(student: StudentService, desk: Desk, outlives: bool = True) -> None:
+    """Answer submissions until the desk says to stop; what is being trained then is finished first.
+
+    Args:
+        outlives: Go on after an error that nobody foresaw: what was asked for is tried again one by one, and what fails then is refused,
+            without blame. Not for a student of several processes, which are out of step after it.
+
+    Raises:
+        Exception: Whatever broke the student several times in a row; or at once, if it is not to be outlived.
+    """
+    server = _Server(student, desk, outlives)
     while (submission := desk.take()) is not None:
-        if submission.rewards:
-            for rewards in student.score(submission.rewards, submission.known, desk.claim):
-                desk.deliver(rewards)
-        asks = [request for request in submission.asks if desk.claim([request.id])]
-        for answers in student.ask(asks) if asks else ():
-            desk.deliver(answers)
-        for request in submission.commits:
-            if desk.claim([request.id]):
-                try:
-                    desk.deliver([student.commit(request)])
-                except InnerLoopFailed as error:
-                    desk.deliver([Refusal(key=measurement_key(card, request), request=request.id, reason=str(error))])
+        for results in server.answer(submission):
+            desk.deliver(results)
         desk.finish()
+
+
+class _Server:
+    """Answers submissions, and counts how often the student broke down in a row."""
+
+    def __init__(self, student: StudentService, desk: Desk, outlives: bool):
+        self._student, self._desk, self._outlives = student, desk, outlives
+        self._card, self._breakdowns = student.describe(), 0
+
+    def answer(self, submission: Submission) -> Iterator[Sequence[Result]]:
+        student, claim = self._student, self._desk.claim
+        yield from self._answer(submission.rewards, lambda requests: student.score(requests, submission.known, claim))
+        yield from self._answer([request for request in submission.asks if claim([request.id])], student.ask)
+        yield from self._answer([request for request in submission.commits if claim([request.id])], self._commit)
+
+    def _commit(self, requests: Sequence[CommitRequest]) -> Iterator[Sequence[Result]]:
+        for request in requests:
+            try:
+                yield [self._student.commit(request)]
+            except InnerLoopFailed as error:
+                yield [self._refuse(request, str(error))]
+
+    def _answer(self, requests: Sequence[R], answer: Callable[[Sequence[R]], Iterator[Sequence[Result]]]) -> Iterator[Sequence[Result]]:
+        """All at once, and if that breaks the student, each that is left by itself."""
+        answered = set[str]()
+        try:
+            for results in answer(requests) if requests else ():
+                yield results
+                answered |= {result.request for result in results}
+                self._breakdowns = 0
+        except _FORESEEN:
+            raise
+        except Exception:
+            if not self._outlives:
+                raise
+            logger.exception("the student broke down over %d requests; it tries those that are left one by one", len(requests))
+            for request in requests:
+                if request.id not in answered:
+                    yield from self._answer_alone(request, answer)
+
+    def _answer_alone(self, request: R, answer: Callable[[Sequence[R]], Iterator[Sequence[Result]]]) -> Iterator[Sequence[Result]]:
+        try:
+            for results in answer([request]):
+                yield results
+                self._breakdowns = 0
+        except _FORESEEN:
+            raise
+        except Exception as error:
+            self._breakdowns += 1
+            if self._breakdowns == _MOST_BREAKDOWNS:
+                raise
+            logger.exception("the student broke down over request %s, which is refused", request.id)
+            yield [
+                self._refuse(
+                    request, f"the student broke down over it ({type(error).__name__}: {error}); its log says where", ungraded=True
+                )
+            ]
+
+    def _refuse(self, request: Request, reason: str, ungraded: bool = False) -> Refusal:
+        return Refusal(key=measurement_key(self._card, request), request=request.id, reason=reason, ungraded=ungraded)

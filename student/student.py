@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -47,6 +48,9 @@ from student.single import Single
 LIMITS = tuple(Limits.model_fields)
 NOT_IN_CARD = ("model", "revision", "merge", "save_every", "answer_batch", "inner_loop", "cohort", "cohort_tokens", *LIMITS)
 """Settings that decide no reward, or stand elsewhere in the card."""
+
+_MOST_REMEMBERED: Final = 10_000
+"""Contexts of which the base's answers are remembered: a service lives long."""
 
 
 class Student:
@@ -280,6 +284,9 @@ class Student:
         Returns:
             By the ids of context and task.
         """
+        if len(self._base_answers) > _MOST_REMEMBERED:
+            self._base_answers.clear()
+            self._base_outcomes.clear()
         wanted = {(context.id, task.id): (task, context) for task, context in asked}
         with self._base.without_adapter():
             for key, (task, context) in wanted.items():

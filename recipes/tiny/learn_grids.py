@@ -61,7 +61,7 @@ class SumOfParts(torch.nn.Module):
 
     def __init__(self, architecture: PretrainedConfig, parts: torch.Tensor):
         super().__init__()
-        self.inner = AutoModel.from_config(architecture, attn_implementation="eager", dtype=torch.float32)
+        self.inner = AutoModel.from_config(architecture, attn_implementation="sdpa", dtype=torch.float32)
         self.inner.get_input_embeddings().requires_grad_(False)
         self.register_buffer("parts", parts, persistent=False)
         self.embeddings = torch.nn.Parameter(torch.randn(parts.shape[1], architecture.hidden_size) * 0.02)

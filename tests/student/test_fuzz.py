@@ -7,7 +7,9 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import httpx2
@@ -20,11 +22,14 @@ from scripted import CARD, TASK, ScriptedStudent
 
 from protocol.errors import MalformedEdit
 from protocol.journal import Journal
-from protocol.messages import Context, RewardRequest, SelfEdit
+from protocol.messages import Context, Demonstration, Example, Question, RewardRequest, SelfEdit, Update
 from recipes.domains import DOMAINS
+from recipes.graders import GRADERS
 from student.queue import Queue
 from student.service import create_app, listening
 from student.serving import serve
+from student.settings import StudentSettings
+from student.student import Student
 
 COUNT: Final = int(os.environ.get("TUTELAGE_FUZZ", "40"))
 TOKEN: Final = "a-token-of-twenty-chars"
@@ -62,7 +67,7 @@ def test_any_body_is_answered_at_once_and_never_by_a_crash(service: tuple[httpx2
     def throw(path: str, body: bytes) -> None:
         started = time.perf_counter()
         answer = client.post(f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})
-        assert answer.status_code in (200, 202, 204, 400, 413, 422), answer.text
+        assert answer.status_code in (200, 202, 204, 413, 422), answer.text
         assert time.perf_counter() - started < 5
 
     throw()
@@ -102,3 +107,53 @@ def test_any_candidate_is_a_self_edit_or_refused_with_a_reason(name: str) -> Non
         assert time.perf_counter() - started < 1
 
     read()
+
+
+TEXT = st.text(max_size=40) | st.sampled_from(["12\n30", "<s></s>", "\x00\x1b[2J", "Ada plays the harp."])
+DIRECTIVES = st.dictionaries(
+    st.sampled_from(["use_basic_augmentations", "learning_rate", "num_train_epochs", "strategy"]) | st.text(min_size=1, max_size=9),
+    st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    max_size=4,
+)
+UPDATES = st.builds(
+    Update,
+    learning_rate=st.none() | st.floats(0, 1, exclude_min=True),
+    epochs=st.none() | st.integers(1, 3) | st.just(10_000),
+    rank=st.none() | st.integers(1, 8) | st.just(4096),
+    batch_size=st.none() | st.integers(1, 4096),
+    loss_on=st.sampled_from([None, "all", "completion"]),
+)
+CONTEXTS = st.builds(
+    Context,
+    title=TEXT,
+    passage=TEXT,
+    demonstrations=st.lists(st.builds(Demonstration, input=TEXT, output=TEXT), max_size=3),
+    questions=st.lists(st.builds(Question, text=TEXT, answers=st.lists(TEXT, max_size=2)), max_size=2),
+)
+REQUESTS = st.builds(
+    RewardRequest,
+    task=st.sampled_from([TASK.model_copy(update={"domain": d.name, "domain_version": d.version}) for d in DOMAINS.values()]),
+    context=CONTEXTS,
+    edit=st.builds(
+        SelfEdit, examples=st.lists(st.builds(Example, prompt=TEXT, completion=TEXT), max_size=3), update=UPDATES, directives=DIRECTIVES
+    ),
+    seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=2),
+    probes=st.lists(CONTEXTS, max_size=1),
+)
+
+
+def test_a_student_trains_on_any_request_or_refuses_it_with_a_reason(llama: str, tmp_path: Path) -> None:
+    limits = {"max_steps": 20, "max_examples": 8, "max_example_tokens": 64, "max_step_tokens": 512, "max_rank": 8}
+    values = {"rank": 4, "alpha": 8, "learning_rate": 1e-2, "epochs": 1, "batch_size": 4, **limits}
+    student = Student(StudentSettings(model=llama, **values), DOMAINS, GRADERS, tmp_path)  # type: ignore[arg-type]
+    answered = Counter[str]()
+
+    @settings(FUZZ, max_examples=max(10, COUNT // 20))
+    @given(requests=st.lists(REQUESTS, min_size=1, max_size=4, unique_by=lambda request: request.id))
+    def ask(requests: list[RewardRequest]) -> None:
+        results = [result for results in student.score(requests) for result in results]
+        assert {result.request for result in results} == {request.id for request in requests}
+        answered.update(type(result).__name__ for result in results)
+
+    ask()
+    assert answered["Reward"] and answered["Refusal"], answered

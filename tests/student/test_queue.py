@@ -39,7 +39,7 @@ class Desk:
     def __init__(self, folder: Path, most: int = 100, gather: float = 0.0):
         self.student = ScriptedStudent(lambda request: refusal(request) if request.context.title == "d" else 0.5)
         self.journal = Journal(folder / "journal.jsonl")
-        self.queue = Queue(CARD, self.journal, most, gather)
+        self.queue = Queue(CARD, self.journal, most, gather=gather)
 
     def submit(self, *requests: RewardRequest, known: Sequence[str] = ()) -> None:
         self.queue.submit(Submission(rewards=requests, known=tuple(known)))
@@ -227,3 +227,38 @@ def test_a_reply_holds_no_more_than_fits(tmp_path: Path) -> None:
     desk.answer()
     assert len(desk.queue.results([r.id for r in many]).done) == 500
     assert all(isinstance(result, Reward | Refusal) for result in desk.queue.results([r.id for r in many]).done)
+
+
+def test_a_large_submission_that_found_no_room_is_let_in_before_small_ones(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, most=2)
+    desk.submit(A)
+    with pytest.raises(QueueFull):
+        desk.submit(B, C)
+    with pytest.raises(QueueFull):
+        desk.submit(D)
+    assert desk.answer() == [["a"]]
+    again = Desk(tmp_path, most=2)
+    again.queue._first = desk.queue._first
+    again.submit(B, C)
+    assert again.answer() == [["b", "c"]]
+
+
+def test_nobody_waits_for_a_large_submission_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path, most=2)
+    desk.submit(A)
+    with pytest.raises(QueueFull) as caught:
+        desk.submit(B, C)
+    later = time.monotonic() + 2 * caught.value.retry_after + 1
+    monkeypatch.setattr("student.queue.time.monotonic", lambda: later)
+    desk.submit(D)
+    assert desk.queue.size == 2
+
+
+def test_why_a_lasting_update_was_refused_is_not_remembered_for_ever(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, most=2000)
+    commits = tuple(CommitRequest(task=TASK, lessons=(Lesson(context=Context(title="no"), edit=SelfEdit()),), seed=n) for n in range(1010))
+    for start in range(0, len(commits), 64):
+        desk.queue.submit(Submission(commits=commits[start : start + 64]))
+    desk.answer()
+    assert desk.queue.results([commits[0].id]).unknown == (commits[0].id,)
+    assert len(desk.queue.results([commit.id for commit in commits[-500:]]).done) == 500

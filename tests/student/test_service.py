@@ -156,6 +156,7 @@ def test_a_wrong_token_ends_a_run_at_once_with_the_remedy(service: Service) -> N
 
 
 GOOD = request("a").model_dump(mode="json")
+STRANGE_KEYS = b"{" + b",".join(b'"%x":1' % number for number in range(10_000)) + b"}"
 
 
 STRANGE = {"rewards": [{**GOOD, "task": {**GOOD["task"], "domain": "x"}}]}
@@ -198,7 +199,14 @@ def with_update(**update: float) -> dict[str, Any]:
         ("/v1/results", {"ids": ["0" * 32], "wait": 1e9}, 422, "wait: Input should be less than or equal to 30"),
         ("/v1/results", {"ids": ["0" * 32], "wait": float("inf")}, 422, "wait"),
         ("/v1/cancel", {"ids": [3]}, 422, "ids.0: "),
-        ("/v1/cancel", b"[" * 50_000, 400, "parsing the body"),
+        ("/v1/cancel", b"[" * 50_000, 422, "the body: Invalid JSON: recursion limit exceeded"),
+        ("/v1/cancel", STRANGE_KEYS, 422, "the body: 10001 keys and values are wrong"),
+        (
+            "/v1/submissions",
+            {"rewards": [{**GOOD, "context": {"questions": [{"text": "?"}] * 200}, "seeds": list(range(64))}]},
+            422,
+            "a request asks for 12800 answers, and this service gives 10000; ask fewer questions, or raise max_answers",
+        ),
         ("/v2/submissions", {}, 404, "Not Found"),
     ],
     ids=lambda value: str(value)[:40],
@@ -253,7 +261,7 @@ def test_a_body_that_never_comes_is_given_up(service: Service, monkeypatch: pyte
 
 
 def test_who_does_not_come_to_the_end_of_a_head_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("student.service._SLOWEST_HEAD", 0.3)
+    monkeypatch.setattr("student.service._SLOWEST_HEAD", 1.0)
     monkeypatch.setattr("student.service._MOST_CONNECTIONS", 8)
     service = Service(tmp_path)
     host, port = service.url.removeprefix("http://").split(":")
