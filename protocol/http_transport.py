@@ -93,6 +93,10 @@ class HttpTransport:
             except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
                 raise InvalidInput(f"nothing can be sent to {self._url!r}; give an address such as http://127.0.0.1:8400") from error
             except httpx2.TransportError as error:
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise InvalidInput(
+                        f"the certificate of {self._url} is not to be trusted ({error}); if it is your own, export SSL_CERT_FILE=its file"
+                    ) from error
                 reason = f"is out of reach: {error or type(error).__name__}"
             if time.monotonic() + pause > given_up:
                 raise TutelageError(

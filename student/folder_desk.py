@@ -10,6 +10,7 @@ import re
 import secrets
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -24,6 +25,8 @@ from protocol.wire import Result, Submission, find_obstacle, tell_problem
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 0.2
+_LEASES_TO_DEATH: Final = 10
+"""Without a sign of life; one that was suspended for so long makes its sign anew."""
 _NAME: Final = re.compile(r"([0-9a-f]{32})\.json")
 
 
@@ -241,7 +244,8 @@ class FolderDesk:
             self._current = None
 
     def _renew(self) -> None:
-        """Show that this student lives, and that what it has taken is being worked on."""
+        """Show that this student lives, and that what it has taken is being worked on; remove the signs of those that died."""
+        signs = Watch()
         while True:
             self._beats += 1
             try:
@@ -251,6 +255,10 @@ class FolderDesk:
             with self._lock:
                 for lease in list(self._leases):
                     self._renew_one(lease)
+            for sign in self._sign.parent.glob("*"):
+                if signs.unchanged_for(sign) > _LEASES_TO_DEATH * self._lease_seconds:
+                    with suppress(OSError):
+                        sign.unlink()
             if self._closed.wait(self._lease_seconds / 5):
                 return
 

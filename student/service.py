@@ -1,11 +1,9 @@
 """A student over HTTP: a FastAPI application in front of a queue.
 
-It hears and answers in JSON, the protocol's messages and nothing else; training goes on in another thread. Who has no token is turned away
-before a byte of a body is read, and a body that is too large or too slow before it is parsed.
+It hears and answers in JSON, the protocol's messages and nothing else; training goes on in another thread. `student.guard` stands in front.
 """
 
 import asyncio
-import hmac
 import socket
 import threading
 import time
@@ -13,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
-import h11
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -25,86 +22,27 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from protocol.errors import InvalidInput, TutelageError
 from protocol.messages import PROTOCOL_VERSION, StudentCard
 from protocol.schema import component_schemas
 from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted, tell_problem
+from student.guard import Guard, Impatient, problem
 from student.queue import Queue, QueueFull
 
 M = TypeVar("M", bound=BaseModel)
 
-_OPEN: Final = ("/healthz", "/readyz")
-"""What may be asked without a token."""
 _MOST_CONNECTIONS: Final = 1000
-_SLOWEST_HEAD: Final = 10.0
-_SLOWEST_BODY: Final = 60.0
-"""Seconds in which a whole body must have come."""
-
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     401: {"model": Problem, "description": "No token"},
     403: {"model": Problem, "description": "Another token"},
     408: {"model": Problem, "description": "The body came too slowly"},
     413: {"model": Problem, "description": "More than the service takes at once"},
     422: {"model": Problem, "description": "Not the protocol's message"},
+    429: {"model": Problem, "description": "Too much waits; Retry-After says for how long"},
 }
-_FULL: Final[dict[int | str, dict[str, Any]]] = {429: {"model": Problem, "description": "Too much waits; Retry-After says for how long"}}
-
-
-class Guard:
-    """Turns away who has no token, and bodies that are too large or too slow."""
-
-    def __init__(self, app: ASGIApp, token: str, max_body: int):
-        self._app, self._expected, self._max_body = app, f"Bearer {token}".encode(), max_body
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN:
-            await self._app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        given = headers.get(b"authorization")
-        if given is None:
-            await _problem(401, "there is no Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})(scope, receive, send)
-        elif not hmac.compare_digest(given, self._expected):
-            await _problem(403, "the token is not this service's")(scope, receive, send)
-        else:
-            await self._read_and_go_on(scope, receive, send, headers.get(b"content-length", b"0"))
-
-    async def _read_and_go_on(self, scope: Scope, receive: Receive, send: Send, announced: bytes) -> None:
-        too_large = _problem(413, f"the body is larger than {self._max_body} bytes; send less at once, or raise max_body_mb", _CLOSE)
-        if not announced.isdigit() or int(announced[:20]) > self._max_body:
-            await too_large(scope, receive, send)
-            return
-        body = bytearray()
-        try:
-            async with asyncio.timeout(_SLOWEST_BODY):
-                while (message := await receive())["type"] == "http.request":
-                    body += message.get("body", b"")
-                    if len(body) > self._max_body:
-                        await too_large(scope, receive, send)
-                        return
-                    if not message.get("more_body"):
-                        break
-                else:
-                    return  # gone
-        except TimeoutError:
-            await _problem(408, f"the body did not come within {_SLOWEST_BODY:.0f} s", _CLOSE)(scope, receive, send)
-            return
-        unread = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def read() -> Message:
-            return unread.pop() if unread else await receive()
-
-        await self._app(scope, read, send)
-
-
-_CLOSE: Final = {"Connection": "close"}
-
-
-def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail[:10_000]}, status, headers)
+_BEARER: Final = [Depends(HTTPBearer(auto_error=False))]
+"""For the document alone: the guard has looked at the token."""
 
 
 class Arrivals:
@@ -171,29 +109,39 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    _offer_work(app, queue)
+    _offer_figures(app, queue)
+    _tell_problems(app)
+
+    def document() -> dict[str, Any]:
+        """FastAPI's, with the protocol's own schemas: it rounds large numbers."""
+        if app.openapi_schema is None:
+            app.openapi_schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            app.openapi_schema["components"]["schemas"] |= component_schemas()
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+    app.add_middleware(Guard, token=token, max_body=max_body)
+    return app
+
+
+def _offer_work(app: FastAPI, queue: Queue) -> None:
     arrivals = Arrivals()
     queue.on_results = arrivals.tell
-    bearer = [Depends(HTTPBearer(auto_error=False))]  # for the document alone: the guard has looked at it
+    told: dict[str, Any] = {"dependencies": _BEARER, "responses": _PROBLEMS}
 
-    @app.get(f"{API}/student", responses=_PROBLEMS, dependencies=bearer)
+    @app.get(f"{API}/student", **told)
     async def student() -> StudentCard:
         """Who the student is, and what it takes."""
         return queue.card
 
-    @app.post(
-        f"{API}/submissions",
-        status_code=202,
-        response_class=Response,
-        responses=_PROBLEMS | _FULL,
-        dependencies=bearer,
-        openapi_extra=_takes(Submission),
-    )
+    @app.post(f"{API}/submissions", status_code=202, response_class=Response, openapi_extra=_takes(Submission), **told)
     async def submit(request: Request) -> Response:
         """Hand requests over. What has a result, or waits already, is not computed again."""
         await run_in_threadpool(queue.submit, await _read(request, Submission))
         return Response(status_code=202)
 
-    @app.post(f"{API}/results", response_model=Results, responses=_PROBLEMS, dependencies=bearer, openapi_extra=_takes(Wanted))
+    @app.post(f"{API}/results", response_model=Results, openapi_extra=_takes(Wanted), **told)
     async def results(request: Request) -> Response:
         """Results so far, once there is one or the wait is over. Asked again, it answers again."""
         wanted = await _read(request, Wanted)
@@ -207,20 +155,18 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
             with suppress(TimeoutError):
                 await asyncio.wait_for(arrival.wait(), left)
 
-    @app.post(
-        f"{API}/cancel",
-        status_code=204,
-        response_class=Response,
-        responses=_PROBLEMS,
-        dependencies=bearer,
-        openapi_extra=_takes(Cancellation),
-    )
+    @app.post(f"{API}/cancel", status_code=204, response_class=Response, openapi_extra=_takes(Cancellation), **told)
     async def cancel(request: Request) -> Response:
         """Drop requests that nobody waits for any more; what is being trained may be trained to its end."""
         await run_in_threadpool(queue.cancel, (await _read(request, Cancellation)).ids)
         return Response(status_code=204)
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses=_PROBLEMS, dependencies=bearer)
+
+def _offer_figures(app: FastAPI, queue: Queue) -> None:
+    registry = CollectorRegistry()
+    registry.register(QueueMetrics(queue))
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses=_PROBLEMS, dependencies=_BEARER)
     async def metrics() -> PlainTextResponse:
         """For Prometheus."""
         return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
@@ -235,60 +181,27 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
         """Whether it takes submissions."""
         return PlainTextResponse("stopping", 503) if queue.is_stopping else PlainTextResponse("ready")
 
+
+def _tell_problems(app: FastAPI) -> None:
     @app.exception_handler(ValidationError)
     async def malformed(request: Request, error: ValidationError) -> JSONResponse:
-        return _problem(422, f"{tell_problem(error, 'the body')}; see the protocol's schema (/openapi.json, or tutelage schema)")
+        return problem(422, f"{tell_problem(error, 'the body')}; see the protocol's schema (/openapi.json, or tutelage schema)")
 
     @app.exception_handler(QueueFull)
     async def full(request: Request, error: QueueFull) -> JSONResponse:
-        return _problem(429, str(error), {"Retry-After": str(int(error.retry_after))})
+        return problem(429, str(error), {"Retry-After": str(int(error.retry_after))})
 
     @app.exception_handler(InvalidInput)
     async def strange(request: Request, error: InvalidInput) -> JSONResponse:
-        return _problem(422, str(error))
+        return problem(422, str(error))
 
     @app.exception_handler(TutelageError)
     async def too_much(request: Request, error: TutelageError) -> JSONResponse:
-        return _problem(413, str(error))
+        return problem(413, str(error))
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
-        return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
-
-    def document() -> dict[str, Any]:
-        """FastAPI's, with the protocol's own schemas: it rounds large numbers."""
-        if app.openapi_schema is None:
-            app.openapi_schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            app.openapi_schema["components"]["schemas"] |= component_schemas()
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign]
-    registry = CollectorRegistry()
-    registry.register(QueueMetrics(queue))
-    app.add_middleware(Guard, token=token, max_body=max_body)
-    return app
-
-
-class Impatient(H11Protocol):
-    """Hangs up on who does not come to the end of a request's head."""
-
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._deadline = self.loop.call_later(_SLOWEST_HEAD, self._hang_up)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.their_state is not h11.IDLE and self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        elif self.conn.their_state is h11.IDLE and self._deadline is None and self.conn.trailing_data[0]:
-            self._deadline = self.loop.call_later(_SLOWEST_HEAD, self._hang_up)
-
-    def _hang_up(self) -> None:
-        if self.conn.their_state is h11.IDLE:
-            self.transport.close()
+        return problem(error.status_code, str(error.detail), dict(error.headers or {}))
 
 
 @contextmanager

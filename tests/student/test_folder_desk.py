@@ -265,6 +265,16 @@ def test_a_folder_without_a_living_student_is_given_up_with_the_remedy(tmp_path:
         score(tmp_path, "a", patience=1.0)
 
 
+def test_the_sign_of_a_dead_student_is_removed_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    with Worker(tmp_path, "one", lease_seconds=0.1), Worker(tmp_path, "two", lease_seconds=0.1):
+        signs = tmp_path / "students"
+        (signs / "dead").write_bytes(b"dead 1")
+        while (signs / "dead").exists():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert {path.name for path in signs.iterdir() if not path.name.startswith(".")} == {"one", "two"}
+
+
 def test_names_in_the_folder_are_the_messages_ids(tmp_path: Path) -> None:
     shared = SharedFolder(tmp_path)
     assert shared.submission("a" * 32) == tmp_path / "submissions" / ("a" * 32 + ".json")

@@ -1,7 +1,9 @@
 import itertools
 import json
 import os
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -145,7 +147,7 @@ def test_health_and_readiness_need_no_token_and_everything_else_does(service: Se
 
 def test_tokens_are_compared_in_constant_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
-    monkeypatch.setattr("student.service.hmac.compare_digest", lambda a, b: compared.append((a, b)) or True)
+    monkeypatch.setattr("student.guard.hmac.compare_digest", lambda a, b: compared.append((a, b)) or True)
     assert service.call("GET", "/v1/student", Authorization="Bearer x").status_code == 200
     assert compared == [(b"Bearer x", f"Bearer {TOKEN}".encode())]
 
@@ -253,15 +255,29 @@ def test_slow_and_half_open_clients_hold_nobody_up(service: Service) -> None:
 
 
 def test_a_body_that_never_comes_is_given_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("student.service._SLOWEST_BODY", 0.2)
+    monkeypatch.setattr("student.guard._SLOWEST_BODY", 0.2)
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
         client.sendall(f"POST /v1/cancel HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n{{".encode())
         assert client.recv(1000).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_of_ones_own_is_trusted_once_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+    made = ["-subj", "/CN=student", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1", "-keyout", key, "-out", certificate]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made], check=True, capture_output=True)
+    queue = Queue(CARD, Journal(tmp_path / "journal.jsonl"), most=10)
+    with listening(create_app(queue, TOKEN, LARGEST), "127.0.0.1", 0, certificate, key) as url:
+        assert url.startswith("https://")
+        with pytest.raises(InvalidInput, match=r"is not to be trusted .* if it is your own, export SSL_CERT_FILE=its file"):
+            HttpTransport(url, TOKEN).describe()
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        assert HttpTransport(url, TOKEN).describe() == CARD
+
+
 def test_who_does_not_come_to_the_end_of_a_head_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("student.service._SLOWEST_HEAD", 1.0)
+    monkeypatch.setattr("student.guard._SLOWEST_HEAD", 1.0)
     monkeypatch.setattr("student.service._MOST_CONNECTIONS", 8)
     service = Service(tmp_path)
     host, port = service.url.removeprefix("http://").split(":")
