@@ -16,6 +16,7 @@ from protocol.errors import InvalidInput, TutelageError
 from protocol.files import is_disk_full
 from recipes.file_commands import FILE_COMMANDS, add_file_commands
 from recipes.launching import Seat, keep_one_gpu, start_processes, take_seat
+from recipes.line_commands import LINE_COMMANDS, add_line_commands
 
 DESCRIPTION = "Train a teacher to write self-edits, and adapt students with it."
 EXAMPLES = """examples:
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   tutelage expand challenges.json --directives '{"use_size_augmentations": true}' --count   training tasks that ARC's tasks make
   tutelage grade answers.jsonl --grader lexical --out graded.jsonl
   tutelage serve recipes/serve.yaml                     a student for teachers elsewhere: student.exchange=http://127.0.0.1:8400
+  tutelage versions runs/my-line                        a student that keeps learning: its versions; see also rollback, diff, publish
   tutelage schema reward_request                        the protocol as JSON Schema
 
 A run lives in runs/NAME. Interrupted anywhere, the same command continues it.
@@ -52,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         )
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher says it here and in the environment
     add_file_commands(commands)
+    add_line_commands(commands)
     schema = commands.add_parser("schema", help="print the protocol's JSON Schema")
     schema.add_argument("message", nargs="?", help="one message, such as self_edit; without it, their names")
     return parser
@@ -70,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seat = take_seat()
         if options.command == "schema":
             return print_schema(options.message)
-        if options.command in FILE_COMMANDS:
-            print(FILE_COMMANDS[options.command](options))
+        if command := {**FILE_COMMANDS, **LINE_COMMANDS}.get(options.command):
+            print(command(options))
             return 0
         return run_recipe(options.recipe, options.overrides, seat, options.processes, options.dry_run, options.command == "serve")
     except TutelageError as error:

@@ -1,5 +1,6 @@
 """What the user sees while a recipe runs: one progress bar per stage, or plain lines where there is no terminal."""
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from functools import cache
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 """Without markup: names and reasons come from data."""
@@ -48,3 +50,20 @@ def stage(title: str, total: int, done: int = 0) -> Iterator[Advance]:
 
         yield advance
     console.print(f"{title}: {total}" + (f" ({done} from the journal)" if done else "") + (f" · {last_note}" if last_note else ""))
+
+
+def printable(text: str, most: int) -> str:
+    """Somebody else's text on one line of a terminal: no control characters, and at most so many characters."""
+    shown = " ".join(text[: most + 1].split())
+    shown = "".join(letter if letter.isprintable() else "�" for letter in shown)
+    return shown if len(text) <= most else shown[: most - 1] + "…"
+
+
+def draw(table: Table) -> str:
+    """A table as text, as wide as the terminal, or wide enough to be read by others where there is none."""
+    paper = Console(
+        file=io.StringIO(), width=console.width if console.is_terminal else 160, color_system=None, highlight=False, markup=False
+    )
+    with paper.capture() as capture:
+        paper.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
