@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from protocol.feedback import Feedback
 from protocol.journal import Record
 from protocol.messages import (
     Answers,
@@ -35,6 +36,7 @@ MESSAGES: dict[str, Any] = {
     "wanted": Wanted,
     "results": Results,
     "cancellation": Cancellation,
+    "feedback": Feedback,
     "journal_record": Record,
 }
 
