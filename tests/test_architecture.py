@@ -40,7 +40,7 @@ def test_imports_run_down_only(package: str) -> None:
     [
         "protocol.journal, protocol.schema, protocol.exchange, protocol.domain, protocol.endpoint",
         "teacher.endpoint, teacher.serving, recipes.endpoint_teacher",
-        "recipes.cli, recipes.checks",
+        "recipes.cli, recipes.checks, recipes.feedback, recipes.answer_tests",
     ],
 )
 def test_protocol_and_checks_load_no_torch(module: str) -> None:
