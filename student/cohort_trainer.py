@@ -16,6 +16,7 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from protocol.errors import TutelageError
+from student.footing import Ground
 from student.inner_loop import InnerLoop
 from student.packing import PackedBatch, pack, packed_attention
 from student.sft import sft_config, training
@@ -66,6 +67,7 @@ class CohortSFTTrainer(SFTTrainer):
             for (a, b), (a_gradient, b_gradient) in zip(stack.pairs(self._weights), stack.pairs(self._gradients), strict=True)
         ]
         self._present: list[Turn | None] = [None] * slots
+        self._ground: Ground | None = None
         # Candidates of one context follow each other and share their seeds.
         self._initial_weights = functools.lru_cache(maxsize=8)(self._draw_initial_weights)
         config = sft_config(
@@ -114,7 +116,11 @@ class CohortSFTTrainer(SFTTrainer):
     ) -> torch.Tensor:
         """The sum of each candidate's mean loss, so that each gets the gradient that it would get alone."""
         ranks = [self.loops[turn[0]].plan.rank if turn else 1 for turn in self._present]
-        return packed_loss(self.stack, self._pairs, ranks, inputs["batch"])
+        pairs = self._ground.lay(self._pairs) if self._ground else self._pairs
+        loss = packed_loss(self.stack, pairs, ranks, inputs["batch"])
+        if inputs["kept"] is not None:
+            loss = loss + packed_divergence(self.stack, pairs, ranks, inputs["kept"])
+        return loss
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -133,10 +139,21 @@ class CohortSFTTrainer(SFTTrainer):
         (row,) = rows
         turns = self._table[row["step"]]
         slots = [self.loops[turn[0]].batches[turn[1]] if turn else [] for turn in turns]
-        return {"step": row["step"], "batch": pack(slots, self.stack.dtype, self.stack.device)}
+        kept = [self.loops[turn[0]].kept[turn[1]] if turn and self.loops[turn[0]].kept else () for turn in turns]
+        stack = self.stack
+        return {
+            "step": row["step"],
+            "batch": pack(slots, stack.dtype, stack.device),
+            "kept": pack(kept, stack.dtype, stack.device, [self.loops[turn[0]].kept_weight if turn else 0.0 for turn in turns])
+            if any(kept)
+            else None,
+        }
 
     def _seat(self, turns: Sequence[Turn | None]) -> None:
-        """Before a step: who has finished leaves, who begins gets its initial weights, and everybody their learning rate."""
+        """Before a step: who has finished leaves, who begins gets its initial weights and ground, and everybody their learning rate."""
+        seated = [turn[0] if turn else None for turn in turns]
+        if seated != [turn[0] if turn else None for turn in self._present]:
+            self._lay_ground([self.loops[loop] if loop is not None else None for loop in seated])
         for slot, turn in enumerate(turns):
             parameter, group = self._slots[slot], self.optimizer.param_groups[slot]
             before, self._present[slot] = self._present[slot], turn
@@ -152,6 +169,11 @@ class CohortSFTTrainer(SFTTrainer):
                 self._slot_had_gradient[slot] = False
             group["lr"], group["weight_decay"] = loop.learning_rate(step), loop.plan.weight_decay
             parameter.grad = self._gradients[slot]
+
+    def _lay_ground(self, loops: Sequence[InnerLoop | None]) -> None:
+        footings = [loop.footing if loop else None for loop in loops]
+        scales = [self.stack.base.settings.alpha / loop.plan.rank if loop else 1.0 for loop in loops]
+        self._ground = Ground(self.stack, footings, scales) if any(footings) else None
 
     def _take_out(self, slot: int, turn: Turn | None) -> None:
         if turn is not None:
@@ -178,6 +200,15 @@ def packed_loss(stack: Stack, pairs: Sequence[Pair], ranks: Sequence[int], batch
         logits = stack.base.model.get_base_model()(**batch.inputs).logits.squeeze(0)
     losses = F.cross_entropy(logits.to(batch.weights.dtype), batch.targets, reduction="none")
     return (losses * batch.weights).sum()
+
+
+def packed_divergence(stack: Stack, pairs: Sequence[Pair], ranks: Sequence[int], batch: PackedBatch) -> torch.Tensor:
+    """The sum over slots of the mean divergence (KL of the untouched base from the adapter, nats per token) on each slot's rows."""
+    with torch.no_grad(), stack.base.without_adapter() as model:
+        before = F.log_softmax(model.get_base_model()(**batch.inputs).logits.squeeze(0).to(batch.weights.dtype), dim=-1)
+    with stack.routed(pairs, ranks, batch.counts):
+        after = F.log_softmax(stack.base.model.get_base_model()(**batch.inputs).logits.squeeze(0).to(batch.weights.dtype), dim=-1)
+    return (F.kl_div(after, before, reduction="none", log_target=True).sum(-1) * batch.weights).sum()
 
 
 def _leaf(values: torch.Tensor, gradient: torch.Tensor) -> torch.nn.Parameter:

@@ -18,6 +18,7 @@ from protocol.errors import InnerLoopFailed
 from protocol.messages import Example, Update
 from protocol.prompts import tokenize
 from student.base import FrozenBase
+from student.footing import Footing
 from student.settings import StudentSettings
 
 IGNORED = -100
@@ -90,6 +91,9 @@ class InnerLoop:
         prompts: What is asked once the adapter is trained.
         answer_tokens: The longest answer.
         truncated: How many rows were cut to the longest length that the student takes, or left out.
+        footing: What the adapter stands on; None for the untouched base.
+        kept: Sequences on which the student should go on as the untouched base does, drawn anew for each step.
+        kept_weight: Of the divergence there, in nats per token, beside the loss.
     """
 
     rows: tuple[Row, ...]
@@ -98,6 +102,9 @@ class InnerLoop:
     prompts: tuple[str, ...] = ()
     answer_tokens: int = 1
     truncated: int = 0
+    footing: Footing | None = None
+    kept: tuple[tuple[Row, ...], ...] = ()
+    kept_weight: float = 0.0
 
     @property
     def steps(self) -> int:

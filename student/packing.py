@@ -131,13 +131,16 @@ class PackedBatch:
     weights: torch.Tensor
 
 
-def pack(slots: Sequence[Sequence[Row]], dtype: torch.dtype, device: torch.device) -> PackedBatch:
-    """Lay the slots' rows end to end."""
+def pack(
+    slots: Sequence[Sequence[Row]], dtype: torch.dtype, device: torch.device, weights_of_slots: Sequence[float] | None = None
+) -> PackedBatch:
+    """Lay the slots' rows end to end; slots may weigh more or less than 1."""
     rows = [row for slot in slots for row in slot]
     lengths = [len(row.input_ids) for row in rows]
     labels = torch.tensor([label for row in rows for label in [*row.labels[1:], IGNORED]])
     labelled = (labels != IGNORED).nonzero().squeeze(1)
-    shares = [1 / max(sum(row.tokens_in_loss for row in slot), 1) for slot in slots]
+    slot_weights = weights_of_slots or [1.0] * len(slots)
+    shares = [weight / max(sum(row.tokens_in_loss for row in slot), 1) for slot, weight in zip(slots, slot_weights, strict=True)]
     weights = [share for slot, share in zip(slots, shares, strict=True) for row in slot for _ in range(row.tokens_in_loss)]
     inputs = {
         "input_ids": torch.tensor([[token for row in rows for token in row.input_ids]]).to(device, non_blocking=True),
