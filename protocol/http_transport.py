@@ -4,6 +4,7 @@ Every call may be repeated, so a cut, a timeout or a busy service costs nothing 
 `patience` runs out.
 """
 
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -16,17 +17,21 @@ from protocol.errors import InvalidInput, TutelageError
 from protocol.messages import StudentCard
 from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted, tell_problem
 
+logger = logging.getLogger(__name__)
+
 _LONGEST_PAUSE: Final = 15.0
+_SILENT: Final = 5.0
+"""Seconds for which a service may be away without a word to the user."""
 _TIMEOUT: Final = 20.0
 """Seconds for a connection, and beyond what a call itself waits, for an answer."""
 _TRY_AGAIN: Final = (408, 425, 429, 500, 502, 503, 504)
 _JSON: Final = {"Content-Type": "application/json"}
 _UPDATE: Final = "update tutelage on both sides"
 _REMEDIES: Final = {
-    401: "set the token's variable to what the service was started with",
-    403: "the token is not the service's; set its variable to what the service was started with",
+    401: "set $TUTELAGE_TOKEN, or what token_env names, to what the service was started with",
+    403: "set $TUTELAGE_TOKEN, or what token_env names, to what the service was started with",
     404: "it is no student's service, or of another version; check the address",
-    413: "send less at once (fewer contexts or candidates), or raise the service's max_body_mb",
+    413: "take fewer contexts or candidates, or ask for more room there",
 }
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -55,7 +60,10 @@ class HttpTransport:
         if not parsed.host or not 0 < (parsed.port or 80) < 65536:
             raise InvalidInput(f"exchange is {url!r}, which is no address; give one such as http://127.0.0.1:8400")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx2.Client(base_url=url, headers=headers)
+        try:
+            self._client = httpx2.Client(base_url=url, headers=headers)
+        except OSError as error:
+            raise InvalidInput(f"certificates cannot be read ({error}); set SSL_CERT_FILE to a file of them, or unset it") from error
         self._url, self._patience = url, patience
 
     def describe(self) -> StudentCard:
@@ -77,12 +85,15 @@ class HttpTransport:
         """What a call answers; `wait` is how long the service may take its time, in seconds."""
         body = message.model_dump_json().encode() if message else b""
         timeout = httpx2.Timeout(_TIMEOUT, read=_TIMEOUT + wait)
-        given_up, pause = time.monotonic() + self._patience, 0.2
+        started, pause = time.monotonic(), 0.2
+        given_up, is_away = started + self._patience, False
         while True:
             asked_pause = 0.0
             try:
                 response = self._client.request(method, API + path, content=body, headers=_JSON, timeout=timeout)
                 if response.is_success:
+                    if is_away:
+                        logger.warning("the student's service %s answers again", self._url)
                     return response.content
                 reason = f"answers {response.status_code}: {_detail(response)}"
                 if response.status_code == 429:
@@ -93,17 +104,23 @@ class HttpTransport:
             except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
                 raise InvalidInput(f"nothing can be sent to {self._url!r}; give an address such as http://127.0.0.1:8400") from error
             except httpx2.TransportError as error:
+                if "WRONG_VERSION_NUMBER" in str(error):
+                    raise InvalidInput(f"{self._url} does not speak HTTPS; give the address with http://") from error
                 if "CERTIFICATE_VERIFY_FAILED" in str(error):
                     raise InvalidInput(
                         f"the certificate of {self._url} is not to be trusted ({error}); if it is your own, export SSL_CERT_FILE=its file"
                     ) from error
                 reason = f"is out of reach: {error or type(error).__name__}"
-            if time.monotonic() + pause > given_up:
+            now = time.monotonic()
+            if now >= given_up:
                 raise TutelageError(
-                    f"the student's service {self._url} {reason}; tried for {self._patience:.0f} s. Start it again, "
+                    f"the student's service {self._url} {reason}; tried for {now - started:.0f} s. Start it again, "
                     "and the same command goes on from what is journaled"
                 )
-            time.sleep(max(pause * random.uniform(0.5, 1.0), asked_pause))
+            if not is_away and now - started > _SILENT:
+                is_away = True
+                logger.warning("the student's service %s %s; trying for %.0f s more", self._url, reason, given_up - now)
+            time.sleep(min(max(pause * random.uniform(0.5, 1.0), asked_pause), given_up - now))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _read(self, content: bytes, kind: type[Reply]) -> Reply:

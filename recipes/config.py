@@ -80,13 +80,14 @@ def _load_yaml(path: Path, extended_by: tuple[Path, ...] = ()) -> DictConfig:
 
 def _override(merged: DictConfig, overrides: list[str]) -> DictConfig:
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise InvalidInput(f"override {override!r} is not key=value, such as rounds=3 or student.learning_rate=5e-3")
         if key == "recipe":
             raise InvalidInput("override 'recipe' cannot be changed on the command line; use another recipe file")
+        empty = "" if value.strip() else "''"  # the shell has taken the quotes
         try:
-            parsed = OmegaConf.from_dotlist([override])
+            parsed = OmegaConf.from_dotlist([override + empty])
         except (YAMLError, OmegaConfBaseException) as error:
             raise InvalidInput(f"override {override!r} has a value that is not YAML; quote it") from error
         if _drop_entry(merged, key, parsed):
@@ -151,6 +152,8 @@ def _remedy(error: Exception) -> str:
     said = str(error)
     if "is not a ListConfig" in said:
         return "; give a list, such as [one,two]"
+    if "Cannot convert 'DictConfig' to string" in said:
+        return "; put a text in quotes that ends in a colon or has braces"
     return "; an empty text is written as ''" if "Incompatible value 'None' for field of type 'str'" in said else ""
 
 

@@ -36,7 +36,8 @@ def add_file_commands(commands: Any) -> None:
     expand.add_argument("--directives", metavar="JSON", help=what)
     expand.add_argument("--notation", choices=("arrays", "cells"), help="how grids are written, with --directives: arrays without it")
     expand.add_argument("--seed", type=int, help="of what is drawn by lot, with --directives: 0 without it")
-    expand.add_argument("--count", action="store_true", help="with --directives: print how many training tasks there are, as JSON by task")
+    what = "with --directives: print how many training tasks there are, as JSON by task, before each gets a permuted copy"
+    expand.add_argument("--count", action="store_true", help=what)
     expand.add_argument("--out", type=Path, metavar="FILE.jsonl", help="where the sequences go, at most 250 for each of ARC's tasks")
     grade = commands.add_parser("grade", help="grade rows of question, gold and answer")
     grade.add_argument("file", type=Path, help="JSONL; gold is a text or a list of texts")

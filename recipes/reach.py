@@ -56,7 +56,8 @@ def check_exchange(choice: StudentChoice, key: str, task: Task, fetch: bool) -> 
     with reach(choice, _CHECK_SECONDS) as transport:
         card = transport.describe()
     if strange := find_strange_task(card, [task]):
-        raise InvalidInput(f"{key}.exchange {choice.exchange}: {strange}; set domain and grader so")
+        alike = "set domain and grader so, and what stands in brackets, such as grids.notation, on both sides alike"
+        raise InvalidInput(f"{key}.exchange {choice.exchange}: {strange}; {alike}")
     if choice.model:
         _compare(choice, key, card)
 
@@ -69,5 +70,5 @@ def _compare(choice: StudentChoice, key: str, card: StudentCard) -> None:
         if name not in ("chat", "deepspeed") and ours != told[name]:
             raise InvalidInput(
                 f"{key}.{name} is {ours!r}, but the student at {choice.exchange} has {told[name]!r}; "
-                f"make them equal, or set {key}.model='' to take the service's settings"
+                f"make them equal, or set {key}.model= (nothing) to take the service's settings"
             )

@@ -4,11 +4,15 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
+from protocol.messages import VersionCard
+from protocol.wire import Result
 from recipes.checks import SHORTEST_TOKEN
 from recipes.inputs import choose_task, student_models
 from recipes.run_folder import RunFolder
@@ -18,8 +22,11 @@ from recipes.stages import place_grader
 from recipes.team import Team
 from recipes.terminal import console, note
 from student.folder_desk import FolderDesk
-from student.queue import Queue
-from student.serving import serve
+from student.queue import Counts, Queue
+from student.serving import Desk, serve
+
+_TELL_SECONDS: Final = 5.0
+"""At most so often the terminal is told of rewards and answers."""
 
 
 def run(settings: Serve, team: Team) -> Path:
@@ -43,11 +50,12 @@ def serve_http(settings: Serve, student: SharedStudent, folder: RunFolder, outli
     queue = Queue(student.describe(), folder.journal, settings.max_waiting, settings.max_answers, settings.gather_seconds)
     app = create_app(queue, token, settings.max_body_mb * 2**20)
     with listening(app, settings.host, settings.port, settings.tls_certificate, settings.tls_key) as address, stopping(queue.stop):
+        if stand := len(folder.journal.results):
+            console.print(f"going on from its journal, in which {stand} rewards stand")
         console.print(f"{told}\nserving at {address}: student.exchange={address} · Ctrl-C stops")
-        serve(student, queue, outlives)
+        serve(student, Telling(queue), outlives)
         console.print(f"stopping; {queue.size} requests have no answer yet, and are submitted again by whoever waits for them")
-    answered = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(queue.counts).items() if count)
-    console.print(f"answered: {answered or 'nothing'}")
+    console.print(f"answered: {describe_counts(queue.counts)}")
 
 
 def serve_folder(settings: Serve, student: SharedStudent, folder: RunFolder, outlives: bool) -> None:
@@ -56,8 +64,39 @@ def serve_folder(settings: Serve, student: SharedStudent, folder: RunFolder, out
     limits = settings.max_body_mb * 2**20, settings.max_answers
     with FolderDesk(path, student.describe(), name, settings.lease_seconds, *limits) as desk, stopping(desk.stop):
         console.print(f"serving in {path}: student.exchange={FOLDER}{path} · Ctrl-C stops")
-        serve(student, desk, outlives)
+        telling = Telling(desk)
+        serve(student, telling, outlives)
         console.print("stopping; what was not finished is left to others")
+    console.print(f"answered: {describe_counts(telling.all)}")
+
+
+class Telling:
+    """A desk that tells the terminal what was answered: lasting updates at once, everything else now and then."""
+
+    def __init__(self, desk: Desk):
+        self._desk, self.all, self._told = desk, Counts(), Counts()
+        self._since = time.monotonic()
+        self.take, self.claim = desk.take, desk.claim
+
+    def deliver(self, results: Sequence[Result]) -> None:
+        self._desk.deliver(results)
+        self.all.add(results)
+        self._told.add(results)
+        for result in results:
+            if isinstance(result, VersionCard):
+                console.print(f"lasting update: {result.path}")
+
+    def finish(self) -> None:
+        self._desk.finish()
+        seconds = time.monotonic() - self._since
+        if seconds > _TELL_SECONDS and self._told != Counts():
+            console.print(f"{time.strftime('%H:%M:%S')} answered: {describe_counts(self._told)}")
+            self._since, self._told = time.monotonic(), Counts()
+
+
+def describe_counts(counts: Counts) -> str:
+    """What a student has done, in words."""
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(counts).items() if count) or "nothing"
 
 
 def find_token(settings: Serve, folder: Path) -> tuple[str, str]:
@@ -78,6 +117,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def handle(number: int, frame: object) -> None:
+        console.print("stopping, once what is being trained is finished; again Ctrl-C stops at once")
         stop()
         signal.signal(number, former[signal.Signals(number)])
 

@@ -23,7 +23,7 @@ from recipes.inputs import choose_style, choose_task, load_data, student_models,
 from recipes.reliability import describe_reliability
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring, group_by_context, reliability_of, score_candidates
-from recipes.settings import TrainTeacher
+from recipes.settings import LOCAL, TrainTeacher
 from recipes.stages import open_student, place_grader, write_candidates
 from recipes.statistics import summarize
 from recipes.team import Team
@@ -97,7 +97,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     for number, row in enumerate(told["mean_reward_by_round"], start=1):
         console.print(f"round {number}: mean reward {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], {row['n']} contexts")
     console.print(f"trained teacher: {told['teacher']['path']}\nreport: {report}")
-    console.print(next_step(trained, settings.next_recipe or domain.adapt_recipe))
+    console.print(next_step(trained, settings.next_recipe or domain.adapt_recipe, settings.student.exchange))
     return report
 
 
@@ -193,12 +193,13 @@ def finetune_on(
         )
 
 
-def next_step(trained: Trained, recipe: str) -> str:
-    """The command that uses a trained teacher, told as far as it is not as every teacher."""
+def next_step(trained: Trained, recipe: str, exchange: str = LOCAL) -> str:
+    """The command that uses a trained teacher, told as far as it is not as every teacher; for its student, if that is elsewhere."""
     told = [f"teacher.{name}={getattr(trained.teacher, name)}" for name in ("model", "adapter")]
     usual = TeacherSettings()
     told += [f"teacher.endpoint.{n}={v}" for n in ("base_url", "model") if (v := getattr(trained.teacher.endpoint, n)) is not None]
     told += [f"teacher.{n}={v}" for n in ("chat", "dtype") if (v := getattr(trained.teacher, n)) != getattr(usual, n)]
+    told += [] if exchange == LOCAL else ["student.model=", f"student.exchange={exchange}"]
     return f"next: tutelage run {recipe} {' '.join(word for word in told if not word.endswith('=None'))} name=my-student"
 
 

@@ -4,6 +4,7 @@ It hears and answers in JSON, the protocol's messages and nothing else; training
 """
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -247,5 +248,17 @@ def listening(app: FastAPI, host: str, port: int, certificate: str | None = None
         yield f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{ear.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join()
+        with _silence("uvicorn.error"):  # who waits for results is cut off, and comes again
+            thread.join()
         ear.close()
+
+
+@contextmanager
+def _silence(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -112,6 +112,13 @@ def test_a_key_in_a_recipe_is_refused_whatever_the_grader_and_not_shown(override
     assert "secret123" not in str(error.value)
 
 
+@pytest.mark.parametrize("override", ["student.model=", "student.model=''"])
+def test_an_empty_text_may_be_given_with_or_without_quotes(override: str) -> None:
+    settings = load_recipe(ROOT / "recipes" / "tiny" / "train_teacher.yaml", [override])
+    assert isinstance(settings, TrainTeacher)
+    assert settings.student.model == ""
+
+
 def test_a_teacher_may_be_left_out_on_the_command_line() -> None:
     path = ROOT / "recipes" / "tiny" / "compare.yaml"
     settings = load_recipe(path, ["teachers.question_writer=null"])
@@ -123,7 +130,9 @@ def test_a_teacher_may_be_left_out_on_the_command_line() -> None:
     ("override", "message"),
     [
         ("baselines=passage_only", r"give a list, such as \[one,two\]"),
-        ("contexts.split=", "an empty text is written as ''"),
+        ("contexts={split: null}", "an empty text is written as ''"),
+        ("grader={a: b}", "put a text in quotes that ends in a colon or has braces"),
+        ("candidates=", "Value '' of type 'str' could not be converted to Integer"),
         ("baselines=[passge_only]", r"baselines has 'passge_only'; Did you mean 'passage_only'\?"),
         ("give_up_below=0.7", "unknown key 'give_up_below'"),
     ],

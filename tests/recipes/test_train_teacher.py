@@ -97,3 +97,5 @@ def test_the_next_step_tells_what_is_not_as_with_every_teacher() -> None:
     assert next_step(Trained(plain), "x.yaml") == "next: tutelage run x.yaml teacher.model=m teacher.adapter=a name=my-student"
     told = "next: tutelage run y.yaml teacher.model=m teacher.chat=True teacher.dtype=bfloat16 name=my-student"
     assert next_step(Trained(chatting), "y.yaml") == told
+    elsewhere = "next: tutelage run x.yaml teacher.model=m teacher.adapter=a student.model= student.exchange=folder:/shared name=my-student"
+    assert next_step(Trained(plain), "x.yaml", "folder:/shared") == elsewhere

@@ -153,7 +153,7 @@ def test_tokens_are_compared_in_constant_time(service: Service, monkeypatch: pyt
 
 
 def test_a_wrong_token_ends_a_run_at_once_with_the_remedy(service: Service) -> None:
-    with pytest.raises(InvalidInput, match=r"answers 403: the token is not this service's; .*; set its variable"):
+    with pytest.raises(InvalidInput, match=r"answers 403: the token is not this service's; set \$TUTELAGE_TOKEN"):
         service.exchange(token="wrong").describe()
 
 
@@ -356,6 +356,40 @@ def test_a_service_out_of_reach_is_given_up_with_the_remedy() -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(TutelageError, match=r"is out of reach: .*; tried for 1 s\. Start it again, and the same command goes on"):
         HttpTransport(url, TOKEN, patience=1.0).describe()
+
+
+def test_the_user_hears_that_a_service_is_away_and_that_it_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("protocol.http_transport._SILENT", 0.1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    queue = Queue(CARD, Journal(tmp_path / "journal.jsonl"), most=10)
+    transport = HttpTransport(f"http://127.0.0.1:{port}", TOKEN, patience=60.0)
+    answers = list[object]()
+    asking = threading.Thread(target=lambda: answers.append(transport.describe()))
+    asking.start()
+    time.sleep(0.5)
+    with listening(create_app(queue, TOKEN, LARGEST), "127.0.0.1", port):
+        asking.join()
+    assert answers == [CARD]
+    away, back = [record.getMessage() for record in caplog.records if record.name == "protocol.http_transport"]
+    assert "is out of reach: " in away and "; trying for " in away
+    assert back == f"the student's service http://127.0.0.1:{port} answers again"
+
+
+def test_an_address_with_the_wrong_scheme_is_told_at_once(service: Service) -> None:
+    with pytest.raises(InvalidInput, match="does not speak HTTPS; give the address with http://"):
+        HttpTransport(service.url.replace("http:", "https:"), TOKEN).describe()
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "none.pem").write_text("no certificate")
+    for path in ("none.pem", "missing.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / path))
+        with pytest.raises(InvalidInput, match=r"certificates cannot be read .* set SSL_CERT_FILE"):
+            HttpTransport("https://127.0.0.1:1", TOKEN)
 
 
 def test_a_cut_network_costs_nothing_but_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

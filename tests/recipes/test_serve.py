@@ -1,0 +1,43 @@
+from collections.abc import Sequence
+
+import pytest
+from scripted import TASK, ScriptedStudent
+
+from protocol.messages import CommitRequest, Context, Lesson, RewardRequest, SelfEdit
+from protocol.wire import Result, Submission
+from recipes.serve import Telling
+from student.serving import serve
+
+
+class Desk:
+    def __init__(self, submissions: Sequence[Submission]):
+        self._left = list(submissions)
+
+    def take(self) -> Submission | None:
+        return self._left.pop(0) if self._left else None
+
+    def claim(self, ids: Sequence[str]) -> bool:
+        return True
+
+    def deliver(self, results: Sequence[Result]) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+def test_the_terminal_is_told_of_rewards_now_and_then_and_of_lasting_updates_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = [RewardRequest(task=TASK, context=Context(title=title), edit=SelfEdit(), seeds=(1,)) for title in "abc"]
+    commit = CommitRequest(task=TASK, lessons=(Lesson(context=Context(title="a"), edit=SelfEdit()),), seed=1)
+    monkeypatch.setattr("recipes.serve._TELL_SECONDS", 0.0)
+    telling = Telling(Desk([Submission(rewards=tuple(rewards)), Submission(commits=(commit,))]))
+    serve(ScriptedStudent(lambda request: 0.5), telling)
+    first, update, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(" answered: 3 rewards, 3 trained tokens")
+    assert update == "lasting update: nowhere"
+    assert second.endswith(" answered: 1 versions, 1 trained tokens")
+    monkeypatch.setattr("recipes.serve._TELL_SECONDS", 1000.0)
+    serve(ScriptedStudent(lambda request: 0.5), Telling(Desk([Submission(rewards=tuple(rewards))])))
+    assert capsys.readouterr().out == ""
