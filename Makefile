@@ -18,7 +18,7 @@ quickstart: $(READY)
 	$(BIN)/tutelage run recipes/quickstart.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -69,5 +69,5 @@ def test_two_hundred_thousand_rewards_resume_in_seconds_and_under_a_gigabyte(tmp
     assert status == 0
     assert f"round {ROUNDS}: mean reward +0.500" in (tmp_path / "output.txt").read_text()
     print(f"resumed in {seconds:.1f} s and {megabytes:.0f} MB")
-    assert seconds < 20
+    assert seconds < 30
     assert megabytes < 1000
