@@ -31,6 +31,18 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def append(descriptor: int, content: bytes, end: int) -> None:
+    """Write at the `end` of a file that is open for appending, and wait until it is on disk; or leave the file as it was."""
+    try:
+        unwritten = memoryview(content)
+        while unwritten:
+            unwritten = unwritten[os.write(descriptor, unwritten) :]
+        os.fsync(descriptor)
+    except BaseException:
+        os.ftruncate(descriptor, end)
+        raise
+
+
 def publish_folder(unfinished: Path, path: Path) -> None:
     """Give a finished folder its name once all of it is on disk. What had the name before is gone first."""
     write_manifest(unfinished)

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from protocol.errors import InvalidInput, TutelageError
-from protocol.files import sync
+from protocol.files import append, sync
 from protocol.identity import content_id
 from protocol.messages import Answers, Id, Message, Name, Refusal, Reward, Seed, ShortText, VersionCard
 from protocol.spending import Spending
@@ -248,12 +248,8 @@ class Journal:
         """
         lines = [(record.model_dump_json() + "\n").encode() for record in records]
         try:
-            unwritten = memoryview(b"".join(lines))
-            while unwritten:
-                unwritten = unwritten[os.write(self._file, unwritten) :]
-            os.fsync(self._file)
+            append(self._file, b"".join(lines), self._end)
         except OSError as error:
-            os.ftruncate(self._file, self._end)
             raise TutelageError(
                 f"{self.path} cannot be written ({error.strerror}); make room, and the same command goes on from what is journaled"
             ) from error

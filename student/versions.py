@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, Final
 
 from protocol.errors import InvalidInput, TutelageError
-from protocol.files import hash_files, is_disk_full, publish_folder, sync, write_json
+from protocol.files import append, hash_files, is_disk_full, publish_folder, sync, write_json
 from student.version_answers import ANSWERS, read_answers
 from student.version_history import HEAD, LOG, History, list_files, read_log
 from student.version_records import Attempt, Head, LineRecord, RefusedRecord, RollbackRecord, Sealed, VersionRecord, seal
@@ -158,14 +158,7 @@ class Line(History):
         self._refuse_contradiction(record)
         sealed, line = seal(record, self.last_hash)
         with _writing(self.path):
-            try:
-                unwritten = memoryview(line)
-                while unwritten:
-                    unwritten = unwritten[self._file.write(unwritten) :]
-                os.fsync(self._file.fileno())
-            except BaseException:
-                self._file.truncate(self._end)
-                raise
+            append(self._file.fileno(), line, self._end)
         self._end += len(line)
         self.remember(sealed)
         self._write_head()

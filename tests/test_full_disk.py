@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from scripted import CARD, TASK, ScriptedStudent
+from small_disk import mounted
 
 from protocol.errors import TutelageError
 from protocol.journal import CandidateRecord, Journal
@@ -26,12 +27,8 @@ WORDS = (
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1.5 MB: room for a journal, but for no checkpoint."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], check=False).returncode:
-        pytest.skip("only root may mount a small tmpfs")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+    with mounted(tmp_path / "disk", 1500) as disk:
+        yield disk
 
 
 def run(disk: Path) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from small_disk import mounted
 from versioned import BASE, add, attempt, row
 
 from protocol.errors import InvalidInput, TutelageError
@@ -380,12 +381,8 @@ def test_a_second_writer_is_refused_by_name_and_a_reader_is_not(path: Path) -> N
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 300 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=False).returncode:
-        pytest.skip("only root may mount a small tmpfs")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+    with mounted(tmp_path / "disk", 300) as disk:
+        yield disk
 
 
 def test_a_line_on_a_read_only_disk_can_be_read_and_not_written(disk: Path) -> None:
