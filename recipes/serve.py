@@ -21,10 +21,12 @@ from recipes.shared_student import SharedStudent
 from recipes.stages import place_grader
 from recipes.team import Team
 from recipes.terminal import console, note
+from student.deaths import Deaths
 from student.folder_desk import FolderDesk
 from student.queue import Counts, Queue
 from student.serving import Desk, serve
 
+DEATHS: Final = "answering.json"
 _TELL_SECONDS: Final = 5.0
 """At most so often the terminal is told of rewards and answers."""
 
@@ -53,7 +55,7 @@ def serve_http(settings: Serve, student: SharedStudent, folder: RunFolder, outli
         if stand := len(folder.journal.results):
             console.print(f"going on from its journal, in which {stand} rewards stand")
         console.print(f"{told}\nserving at {address}: student.exchange={address} · Ctrl-C stops")
-        serve(student, Telling(queue), outlives)
+        serve(student, Telling(queue), Deaths(folder.path / DEATHS), outlives)
         console.print(f"stopping; {queue.size} requests have no answer yet, and are submitted again by whoever waits for them")
     console.print(f"answered: {describe_counts(queue.counts)}")
 
@@ -65,7 +67,7 @@ def serve_folder(settings: Serve, student: SharedStudent, folder: RunFolder, out
     with FolderDesk(path, student.describe(), name, settings.lease_seconds, *limits) as desk, stopping(desk.stop):
         console.print(f"serving in {path}: student.exchange={FOLDER}{path} · Ctrl-C stops")
         telling = Telling(desk)
-        serve(student, telling, outlives)
+        serve(student, telling, Deaths(folder.path / DEATHS), outlives)
         console.print("stopping; what was not finished is left to others")
     console.print(f"answered: {describe_counts(telling.all)}")
 

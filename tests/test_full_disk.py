@@ -14,6 +14,7 @@ from protocol.errors import TutelageError
 from protocol.journal import CandidateRecord, Journal
 from protocol.messages import Context, RewardRequest, SelfEdit
 from protocol.wire import Submission
+from student.deaths import Deaths
 from student.queue import Queue
 from student.serving import serve
 
@@ -76,7 +77,7 @@ def test_a_service_whose_disk_is_full_ends_and_goes_on_with_room_made(small_disk
     queue = Queue(CARD, journal, most=100)
     queue.submit(Submission(rewards=tuple(requests)))
     with pytest.raises(TutelageError, match=r"No space left on device.*make room"):
-        serve(ScriptedStudent(lambda request: 0.5), queue)
+        serve(ScriptedStudent(lambda request: 0.5), queue, Deaths(small_disk / "deaths"))
     answered = {result.request for result in queue.results([request.id for request in requests]).done}
     assert 0 < len(answered) < 40
     journal.close()

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from scripted import TASK, ScriptedStudent
@@ -6,6 +7,7 @@ from scripted import TASK, ScriptedStudent
 from protocol.messages import CommitRequest, Context, Lesson, RewardRequest, SelfEdit
 from protocol.wire import Result, Submission
 from recipes.serve import Telling
+from student.deaths import Deaths
 from student.serving import serve
 
 
@@ -27,17 +29,17 @@ class Desk:
 
 
 def test_the_terminal_is_told_of_rewards_now_and_then_and_of_lasting_updates_at_once(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rewards = [RewardRequest(task=TASK, context=Context(title=title), edit=SelfEdit(), seeds=(1,)) for title in "abc"]
     commit = CommitRequest(task=TASK, lessons=(Lesson(context=Context(title="a"), edit=SelfEdit()),), seed=1)
     monkeypatch.setattr("recipes.serve._TELL_SECONDS", 0.0)
     telling = Telling(Desk([Submission(rewards=tuple(rewards)), Submission(commits=(commit,))]))
-    serve(ScriptedStudent(lambda request: 0.5), telling)
+    serve(ScriptedStudent(lambda request: 0.5), telling, Deaths(tmp_path / "deaths"))
     first, update, second = capsys.readouterr().out.splitlines()
     assert first.endswith(" answered: 3 rewards, 3 trained tokens")
     assert update == "lasting update: nowhere"
     assert second.endswith(" answered: 1 versions, 1 trained tokens")
     monkeypatch.setattr("recipes.serve._TELL_SECONDS", 1000.0)
-    serve(ScriptedStudent(lambda request: 0.5), Telling(Desk([Submission(rewards=tuple(rewards))])))
+    serve(ScriptedStudent(lambda request: 0.5), Telling(Desk([Submission(rewards=tuple(rewards))])), Deaths(tmp_path / "deaths"))
     assert capsys.readouterr().out == ""
