@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from protocol.messages import Context, Example, Outcome, Outcomes, Question, SelfEdit
+from protocol.messages import Context, Example, Lesson, Outcome, Outcomes, Question, SelfEdit
 
 
 class Grader(Protocol):
@@ -79,6 +79,17 @@ class Domain(Protocol):
 
     def read_answers(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]], grader: Grader) -> Sequence[Outcomes]:
         """One outcome per question of each context, from the answers to `ask`'s prompts: all in one go, for graders that take long."""
+        ...
+
+    def tell_of_others(self, lesson: Lesson, texts: Sequence[str], count: int, seed: int) -> Sequence[Lesson]:
+        """The same lesson with something else in its subject's place, so that what is learned can be kept from it (distractors).
+
+        Args:
+            texts: Where the others' names are taken from.
+
+        Returns:
+            `count` lessons; fewer or none where no subject is found, no names are, or the domain has no such thing.
+        """
         ...
 
     def value(self, base: Outcomes, adapted: Outcomes) -> float:

@@ -21,8 +21,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: temporary name, sync, rename."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.replace(path)
+    replace_file(temporary, path)
+
+
+def replace_file(unfinished: Path, path: Path) -> None:
+    """Give a finished file its name once it is on disk, in the place of what had the name before."""
+    sync(unfinished)
+    unfinished.replace(path)
     sync(path.parent)
 
 

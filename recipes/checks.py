@@ -17,6 +17,7 @@ from recipes.inputs import (
     check_edit,
     check_judge_model,
     check_local_student,
+    check_model,
     check_student,
     check_teacher,
     choose_style,
@@ -29,6 +30,7 @@ from recipes.settings import (
     AdaptStudent,
     Bench,
     Compare,
+    Continual,
     DataSettings,
     Experiment,
     Pretrain,
@@ -77,6 +79,9 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
             return _check_write_questions(settings, fetch)
         case Experiment():
             return _check_experiment(settings, processes, fetch)
+        case Continual():
+            _need_one(processes, settings.recipe)
+            return _check_continual(settings, fetch)
         case Pretrain():
             _need_one(processes, settings.recipe)
             return _check_pretrain(settings)
@@ -230,6 +235,38 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     return (
         f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher{constants} and {evaluation} to compare"
     )
+
+
+def _check_continual(settings: Continual, fetch: bool) -> str:
+    domain, _ = choose_task(settings)
+    if not domain.closed_book:
+        raise InvalidInput(f"domain is {settings.domain!r}, where nothing is learned for good; recipe continual is for texts")
+    if settings.length < 2:
+        raise InvalidInput(f"length is {settings.length}; forgetting shows from 2 contexts on")
+    if not settings.student.is_local:
+        raise InvalidInput(
+            f"student.exchange is {settings.student.exchange!r}, but recipe continual trains its students here; set it to local"
+        )
+    check_local_student(settings.student.here, "student", fetch=fetch)
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
+    wanted = settings.sequences * settings.length
+    if len(contexts) < wanted:
+        raise InvalidInput(
+            f"contexts has {len(contexts)}, but sequences x length is {settings.sequences} x {settings.length} = {wanted}; "
+            "raise contexts.limit, or lower sequences or length"
+        )
+    check_teacher(settings.teacher, "teacher", domain, contexts[:wanted], fetch=fetch)
+    for key in ("retention", "others"):
+        if getattr(settings, key).source:
+            load_data(domain, getattr(settings, key), key, questions=key == "retention", fetch=fetch)
+    if not settings.strategies:
+        raise InvalidInput("strategies is empty; give one, such as strategies.mine.strategies=[constrain]")
+    for name, keeping in settings.strategies.items():
+        if Path(name).name != name:
+            raise InvalidInput(f"strategies.{name}: {name!r} names a file in the run folder; choose a plain name")
+        if keeping.written_by is not None:
+            check_model(keeping.written_by, f"strategies.{name}.written_by", fetch=fetch)
+    return f"{len(settings.strategies)} strategies, each with {settings.sequences} students that learn {settings.length} contexts in turn"
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:

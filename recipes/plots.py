@@ -57,6 +57,33 @@ def draw_matrix(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Seq
     _save(figure, path)
 
 
+def draw_forgetting(strategies: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """For each strategy the accuracy on every context (columns) after every update (rows), mean and deviation over students.
+
+    Args:
+        strategies: By name, a strategy's part of a report.
+        path: Without a suffix.
+    """
+    length = len(next(iter(strategies.values()))["matrix"])
+    side = 1.2 + 0.55 * length
+    figure = Figure(figsize=(side * len(strategies), side + 0.4), layout="constrained")
+    panels = figure.subplots(1, len(strategies), squeeze=False)[0]
+    for panel, (name, report) in zip(panels, strategies.items(), strict=True):
+        means = np.full((length, length), np.nan)
+        for t, row in enumerate(report["matrix"]):
+            for k, cell in enumerate(row):
+                means[t, k] = 100 * cell["mean"]
+                text = f"{100 * cell['mean']:.0f}\n±{100 * cell['deviation']:.0f}"
+                panel.text(k, t, text, ha="center", va="center", fontsize=7, color="white" if cell["mean"] < 0.5 else "black")
+        image = panel.imshow(means, cmap="viridis", vmin=0, vmax=100)
+        places = range(length)
+        panel.set_xticks(places, [str(k + 1) for k in places])
+        panel.set_yticks(places, [str(t + 1) for t in places])
+        panel.set(title=name.replace("_", " "), xlabel="context", ylabel="updates")
+    figure.colorbar(image, ax=panels, label="accuracy, %")
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     for suffix in (".png", ".svg"):
         figure.savefig(path.with_suffix(suffix), dpi=150)

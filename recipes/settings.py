@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from recipes.domains.settings import GridSettings
 from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
-from student.settings import StudentSettings
+from student.settings import KeepingSettings, StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 BASELINES: Final = ("passage_only", "matched_passage", "matched_paraphrase", "in_context", "other_context")
@@ -314,6 +314,28 @@ class Experiment(RecipeSettings, LoopSettings):
 
 
 @dataclass
+class Continual(RecipeSettings):
+    """Teach students one context after another, and see what they keep.
+
+    Attributes:
+        sequences, length: So many students learn so many contexts each, no two the same.
+        strategies: By name, how students keep what they knew.
+        retention: Contexts whose questions the student knows before any update; without a source it is not measured.
+        others: Contexts that no student learns. Questions about their subjects show whether what was learned leaks.
+    """
+
+    seed: int = 0
+    sequences: int = 16
+    length: int = 8
+    contexts: DataSettings = field(default_factory=DataSettings)
+    retention: DataSettings = field(default_factory=DataSettings)
+    others: DataSettings = field(default_factory=DataSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    student: StudentChoice = field(default_factory=StudentChoice)
+    strategies: dict[str, KeepingSettings] = field(default_factory=dict)
+
+
+@dataclass
 class Pretrain(RecipeSettings):
     """Pretrain a tiny model from scratch, into the folder `output`."""
 
@@ -413,6 +435,7 @@ RECIPES: dict[str, type[RecipeSettings]] = {
     "transfer": Transfer,
     "write_questions": WriteQuestions,
     "experiment": Experiment,
+    "continual": Continual,
     "pretrain": Pretrain,
     "bench": Bench,
     "serve": Serve,

@@ -8,9 +8,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from protocol.errors import InnerLoopFailed
 from protocol.prompts import tokenize
-from student.inner_loop import InnerLoop
 from student.sft import is_out_of_memory, release_memory
-from student.stacked import Stack
+from student.stacked import Adapter, Stack, stack_adapters
 
 T = TypeVar("T")
 
@@ -42,21 +41,28 @@ def answer(
 
 
 @torch.inference_mode()
-def answer_routed(stack: Stack, loops: Sequence[InnerLoop], rows: Sequence[torch.Tensor]) -> list[list[str]]:
-    """Ask every inner loop's prompts of its own adapter.
+def answer_routed(
+    stack: Stack, adapters: Sequence[Adapter], scales: Sequence[float], prompts: Sequence[Sequence[str]], answer_tokens: Sequence[int]
+) -> list[list[str]]:
+    """Ask every adapter its own prompts.
 
     Args:
-        rows: One adapter per loop, a row of the stack.
+        scales, prompts, answer_tokens: Of each adapter: what it is multiplied by, what it is asked, and its longest answer.
 
     Returns:
-        For each inner loop one answer per prompt, as `answer` would give with that adapter alone.
+        For each adapter one answer per prompt, as `answer` would give with it alone.
     """
-    answers = [[""] * len(loop.prompts) for loop in loops]
-    for longest in sorted({loop.answer_tokens for loop in loops}):
-        asked = [(i, n) for i, loop in enumerate(loops) if loop.answer_tokens == longest for n in range(len(loop.prompts))]
-        texts = _in_batches(asked, stack.base.settings.answer_batch, lambda part: _generate_routed(stack, loops, rows, part))
-        for (i, n), text in zip(asked, texts, strict=True):
-            answers[i][n] = text
+    answers = [[""] * len(own) for own in prompts]
+    for longest in sorted(set(answer_tokens)):
+        asked = [(i, text) for i, own in enumerate(prompts) if answer_tokens[i] == longest for text in own]
+
+        def ask(part: Sequence[tuple[int, str]], longest: int = longest) -> list[str]:
+            return _generate_routed(stack, adapters, scales, part, longest)
+
+        given = iter(_in_batches(asked, stack.base.settings.answer_batch, ask))
+        for i, own in enumerate(prompts):
+            if answer_tokens[i] == longest:
+                answers[i] = [next(given) for _ in own]
     return answers
 
 
@@ -98,13 +104,15 @@ def _generate(
     return texts
 
 
-def _generate_routed(stack: Stack, loops: Sequence[InnerLoop], rows: Sequence[torch.Tensor], part: Sequence[tuple[int, int]]) -> list[str]:
-    """Ask some prompts, given as (loop, prompt) in order, each of its loop's adapter."""
+def _generate_routed(
+    stack: Stack, adapters: Sequence[Adapter], scales: Sequence[float], part: Sequence[tuple[int, str]], answer_tokens: int
+) -> list[str]:
+    """Ask some prompts, each with its adapter's number, in order."""
     owners = sorted({i for i, _ in part})
     counts = [sum(i == owner for i, _ in part) for owner in owners]
     model, tokenizer, chat = stack.base.model.get_base_model(), stack.base.tokenizer, stack.base.settings.chat
-    adapters = torch.stack([rows[i] for i in owners])
+    pairs = stack_adapters([adapters[i] for i in owners])
     if stack.device.type == "cuda":  # once, and not at every token
-        adapters = adapters.to(model.dtype)
-    with stack.routed(stack.pairs(adapters), [loops[i].plan.rank for i in owners], counts):
-        return _generate(model, tokenizer, [loops[i].prompts[n] for i, n in part], loops[owners[0]].answer_tokens, chat)
+        pairs = [(a.to(model.dtype), b.to(model.dtype)) for a, b in pairs]
+    with stack.routed(pairs, [scales[i] for i in owners], counts):
+        return _generate(model, tokenizer, [text for _, text in part], answer_tokens, chat)

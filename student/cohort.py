@@ -48,16 +48,24 @@ class Cohort:
 
     def run(self, loops: Sequence[InnerLoop]) -> list[Adapted | InnerLoopFailed]:
         started = time.perf_counter()
-        stack, trained = self._train(loops)
+        stack, trained = self.train(loops)
         rows = {i: row for i, row in enumerate(trained) if not isinstance(row, InnerLoopFailed)}
-        answers = dict(zip(rows, answer_routed(stack, [loops[i] for i in rows], list(rows.values())), strict=True))
+        asked = [loops[i] for i in rows]
+        given = answer_routed(
+            stack,
+            [stack.adapter(row) for row in rows.values()],
+            [stack.scale(loop.plan.rank) for loop in asked],
+            [loop.prompts for loop in asked],
+            [loop.answer_tokens for loop in asked],
+        )
+        answers = dict(zip(rows, given, strict=True))
         seconds = (time.perf_counter() - started) / max(sum(loops[i].trained_tokens for i in rows), 1)
         return [
             row if isinstance(row, InnerLoopFailed) else Adapted(answers[i], loop.trained_tokens, seconds * loop.trained_tokens)
             for i, (loop, row) in enumerate(zip(loops, trained, strict=True))
         ]
 
-    def _train(self, loops: Sequence[InnerLoop]) -> tuple[Stack, list[Trained]]:
+    def train(self, loops: Sequence[InnerLoop]) -> tuple[Stack, list[Trained]]:
         """The trained adapter of each loop. Who fails is taken out, and the others train again as if it had never been there."""
         results: dict[int, Trained] = {}
         while True:

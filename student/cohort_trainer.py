@@ -115,11 +115,11 @@ class CohortSFTTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """The sum of each candidate's mean loss, so that each gets the gradient that it would get alone."""
-        ranks = [self.loops[turn[0]].plan.rank if turn else 1 for turn in self._present]
+        scales = [self.stack.scale(self.loops[turn[0]].plan.rank) if turn else 1.0 for turn in self._present]
         pairs = self._ground.lay(self._pairs) if self._ground else self._pairs
-        loss = packed_loss(self.stack, pairs, ranks, inputs["batch"])
+        loss = packed_loss(self.stack, pairs, scales, inputs["batch"])
         if inputs["kept"] is not None:
-            loss = loss + packed_divergence(self.stack, pairs, ranks, inputs["kept"])
+            loss = loss + packed_divergence(self.stack, pairs, scales, inputs["kept"])
         return loss
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -172,7 +172,7 @@ class CohortSFTTrainer(SFTTrainer):
 
     def _lay_ground(self, loops: Sequence[InnerLoop | None]) -> None:
         footings = [loop.footing if loop else None for loop in loops]
-        scales = [self.stack.base.settings.alpha / loop.plan.rank if loop else 1.0 for loop in loops]
+        scales = [self.stack.scale(loop.plan.rank) if loop else 1.0 for loop in loops]
         self._ground = Ground(self.stack, footings, scales) if any(footings) else None
 
     def _take_out(self, slot: int, turn: Turn | None) -> None:
@@ -194,19 +194,19 @@ class CohortSFTTrainer(SFTTrainer):
         return self.stack.read_template(rank)
 
 
-def packed_loss(stack: Stack, pairs: Sequence[Pair], ranks: Sequence[int], batch: PackedBatch) -> torch.Tensor:
+def packed_loss(stack: Stack, pairs: Sequence[Pair], scales: Sequence[float], batch: PackedBatch) -> torch.Tensor:
     """The sum over slots of the mean loss (nats per token) on each slot's rows, through each slot's own adapter."""
-    with stack.routed(pairs, ranks, batch.counts):
+    with stack.routed(pairs, scales, batch.counts):
         logits = stack.base.model.get_base_model()(**batch.inputs).logits.squeeze(0)
     losses = F.cross_entropy(logits.to(batch.weights.dtype), batch.targets, reduction="none")
     return (losses * batch.weights).sum()
 
 
-def packed_divergence(stack: Stack, pairs: Sequence[Pair], ranks: Sequence[int], batch: PackedBatch) -> torch.Tensor:
+def packed_divergence(stack: Stack, pairs: Sequence[Pair], scales: Sequence[float], batch: PackedBatch) -> torch.Tensor:
     """The sum over slots of the mean divergence (KL of the untouched base from the adapter, nats per token) on each slot's rows."""
     with torch.no_grad(), stack.base.without_adapter() as model:
         before = F.log_softmax(model.get_base_model()(**batch.inputs).logits.squeeze(0).to(batch.weights.dtype), dim=-1)
-    with stack.routed(pairs, ranks, batch.counts):
+    with stack.routed(pairs, scales, batch.counts):
         after = F.log_softmax(stack.base.model.get_base_model()(**batch.inputs).logits.squeeze(0).to(batch.weights.dtype), dim=-1)
     return (F.kl_div(after, before, reduction="none", log_target=True).sum(-1) * batch.weights).sum()
 

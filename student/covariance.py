@@ -8,24 +8,37 @@ import torch
 
 from student.inner_loop import IGNORED, Row
 from student.packing import pack, packed_attention
-from student.stacked import Pair, Stack
+from student.stacked import Adapter, Stack, stack_adapters
 
 
 @torch.no_grad()
-def measure_inputs(stack: Stack, pairs: Sequence[Pair], rank: int, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """The uncentred covariance of each layer's inputs, per token, under one adapter: `(inputs, inputs)` each.
+def measure_inputs(stack: Stack, adapter: Adapter, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """The uncentred covariance of each layer's inputs, per token, under an adapter: `(inputs, inputs)` each.
 
     Args:
-        pairs: The adapter, one row of a stack.
-        texts: Token ids.
+        adapter: With its scale in B.
+        texts: Token ids. As many at once as a cohort's step has tokens.
     """
-    rows = [Row(list(text), [IGNORED] * (len(text) - 1) + [text[-1]]) for text in texts]
-    batch = pack([rows], stack.dtype, stack.device)
     sums = [torch.zeros(inputs, inputs, dtype=stack.dtype, device=stack.device) for inputs, _ in stack.shapes]
-    model = stack.base.model.get_base_model()
-    with packed_attention(model), stack.routed(pairs, [rank], batch.counts), _listening(stack, sums):
-        model(**batch.inputs)
-    return [total / sum(batch.counts) for total in sums]
+    model, pairs = stack.base.model.get_base_model(), stack_adapters([adapter])
+    with packed_attention(model), _listening(stack, sums):
+        for part in _parts(texts, stack.base.settings.cohort_tokens):
+            rows = [Row(list(text), [IGNORED] * (len(text) - 1) + [text[-1]]) for text in part]
+            batch = pack([rows], stack.dtype, stack.device)
+            with stack.routed(pairs, [1.0], batch.counts):
+                model(**batch.inputs)
+    tokens = sum(map(len, texts))
+    return [total / tokens for total in sums]
+
+
+def _parts(texts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[Sequence[int]]]:
+    part: list[Sequence[int]] = []
+    for text in texts:
+        if part and sum(map(len, part)) + len(text) > tokens:
+            yield part
+            part = []
+        part.append(text)
+    yield part
 
 
 @contextmanager

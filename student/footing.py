@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from student.shield import Shield
-from student.stacked import Pair, Stack
+from student.stacked import Adapter, Pair, Stack, align
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,11 @@ class Footing:
     """Of one inner loop.
 
     Attributes:
-        learned: What was learned before, `(A, B)` of each layer, `(rank, inputs)` and `(outputs, rank)`, with its scale in B; of rank 0
-            for a student that has learned nothing yet.
+        learned: What was learned before, with its scale in B; of rank 0 for a student that has learned nothing yet.
         shields: One of each layer; empty for none.
     """
 
-    learned: tuple[Pair, ...]
+    learned: Adapter
     shields: tuple[Shield, ...] = ()
 
     @property
@@ -46,7 +45,7 @@ class Ground:
             scales: Of each slot's adapter, by which its B is multiplied later on.
         """
         self._shields, self._learned = [], []
-        rank = max((-(-footing.rank // 8) * 8 for footing in footings if footing), default=0)
+        rank = max((align(footing.rank) for footing in footings if footing), default=0)
         for layer, (inputs, outputs) in enumerate(stack.shapes):
             shields = [footing.shields[layer] if footing and footing.shields else None for footing in footings]
             kept = max((len(shield.lifted) for shield in shields if shield), default=0)

@@ -92,6 +92,7 @@ class InnerLoop:
         answer_tokens: The longest answer.
         truncated: How many rows were cut to the longest length that the student takes, or left out.
         footing: What the adapter stands on; None for the untouched base.
+        replayed: Rows of earlier lessons that are learned in each step beside its own.
         kept: Sequences on which the student should go on as the untouched base does, drawn anew for each step.
         kept_weight: Of the divergence there, in nats per token, beside the loss.
     """
@@ -103,6 +104,7 @@ class InnerLoop:
     answer_tokens: int = 1
     truncated: int = 0
     footing: Footing | None = None
+    replayed: tuple[tuple[Row, ...], ...] = ()
     kept: tuple[tuple[Row, ...], ...] = ()
     kept_weight: float = 0.0
 
@@ -113,7 +115,8 @@ class InnerLoop:
     @property
     def trained_tokens(self) -> int:
         """Tokens in the loss, summed over steps."""
-        return self.plan.epochs * sum(row.tokens_in_loss for row in self.rows)
+        again = sum(row.tokens_in_loss for rows in self.replayed for row in rows)
+        return self.plan.epochs * sum(row.tokens_in_loss for row in self.rows) + again
 
     @cached_property
     def batches(self) -> list[list[Row]]:
@@ -123,7 +126,7 @@ class InnerLoop:
             order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
             size = self.plan.batch_size
             batches += [[self.rows[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
-        return batches
+        return [[*batch, *again] for batch, again in zip(batches, self.replayed, strict=True)] if self.replayed else batches
 
     def learning_rate(self, step: int) -> float:
         """At a step counted from 0, as transformers' schedulers with warm-up have it."""

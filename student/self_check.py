@@ -35,7 +35,7 @@ def check_gradients(base: FrozenBase) -> None:
     try:
         with packed_attention(base.model.get_base_model()):
             batch = pack([[row] for row in rows], stack.dtype, stack.device)
-            loss = packed_loss(stack, stack.pairs(weights), [rank] * len(rows), batch)
+            loss = packed_loss(stack, stack.pairs(weights), [stack.scale(rank)] * len(rows), batch)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         if is_out_of_memory(error):
             raise TutelageError(f"out of memory on two short sequences ({error}); take a smaller model or dtype") from error

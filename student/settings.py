@@ -1,7 +1,78 @@
 """A student's settings. No torch here: recipes and `--help` read them too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from protocol.errors import InvalidInput
+
+Strategy = Literal["constrain", "replay", "consolidate"]
+
+
+@dataclass
+class KeepingSettings:
+    """How a student that learns update after update keeps what it knew before.
+
+    Attributes:
+        strategies: Any of these together; none merges update after update, as published. `constrain`: an update's adapter sees its inputs
+            through a shield, past which little gets of what must go on as it does. `replay`: earlier self-edits are learned again, and
+            where nothing should change the student is held to what its base does. `consolidate`: after every so many lessons a new
+            adapter learns all of them, from the base.
+        texts: How many texts the base writes of itself, to know by them what must go on as it does.
+        text_tokens: Their length, at most.
+        written_by: Another model writes them; with null the base does.
+        others: How often each new lesson is told of others than its subject (distractors), where the domain can.
+        left: The share of the energy of inputs that gets past a shield.
+        shield_rank: How many directions of a layer's inputs a shield treats one by one; null treats all. It holds so many
+            numbers per input.
+        epochs: Of a constrained update, whose shield slows it down; null means the student's own.
+        replayed: Rows of earlier self-edits learned again in each step.
+        kept_texts, kept_others: Rows of the base's own texts and of distractors in each step, on which the student is held to its base.
+        kept_weight: Of the divergence there, beside the loss.
+        consolidate_every: Lessons from one consolidation to the next.
+        consolidate_rank, consolidate_epochs, consolidate_batch_size, consolidate_learning_rate: How that adapter is trained.
+        consolidate_texts, consolidate_others: As `kept_texts` and `kept_others`, while it is.
+    """
+
+    strategies: list[Strategy] = field(default_factory=lambda: ["constrain", "replay", "consolidate"])
+    texts: int = 512
+    text_tokens: int = 48
+    written_by: str | None = None
+    others: int = 4
+    left: float = 2e-3
+    shield_rank: int | None = None
+    epochs: int | None = None
+    replayed: int = 0
+    kept_texts: int = 0
+    kept_others: int = 8
+    kept_weight: float = 1.0
+    consolidate_every: int = 4
+    consolidate_rank: int = 24
+    consolidate_epochs: int = 24
+    consolidate_batch_size: int = 16
+    consolidate_learning_rate: float = 1e-2
+    consolidate_texts: int = 8
+    consolidate_others: int = 8
+
+    def check(self, place: str, prefix: str) -> None:
+        """Ranges.
+
+        Raises:
+            InvalidInput: Names the key and the value.
+        """
+        if len(set(self.strategies)) < len(self.strategies):
+            raise InvalidInput(f"{place}: {prefix}strategies is {self.strategies}; name each once")
+        if not 0 < self.left < 1:
+            raise InvalidInput(f"{place}: {prefix}left is {self.left}; it must be in (0, 1)")
+        if not 0 < self.consolidate_learning_rate <= 1:
+            raise InvalidInput(f"{place}: {prefix}consolidate_learning_rate is {self.consolidate_learning_rate}; it must be in (0, 1]")
+        if not 0 <= self.kept_weight < float("inf"):
+            raise InvalidInput(f"{place}: {prefix}kept_weight is {self.kept_weight}; it must not be negative")
+        for name in ("texts", "text_tokens", "shield_rank", *(f"consolidate_{part}" for part in ("every", "rank", "epochs", "batch_size"))):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InvalidInput(f"{place}: {prefix}{name} is {value}; it must be at least 1")
+        for name in ("others", "replayed", "kept_texts", "kept_others", "consolidate_texts", "consolidate_others"):
+            if (value := getattr(self, name)) < 0:
+                raise InvalidInput(f"{place}: {prefix}{name} is {value}; it must not be negative")
 
 
 @dataclass

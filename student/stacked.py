@@ -17,7 +17,9 @@ from peft.tuners.lora import Linear
 from student.base import ADAPTER, FrozenBase
 
 Pair = tuple[torch.Tensor, torch.Tensor]
-"""One layer's stacked matrices: A `(adapters, rank, inputs)` and B `(adapters, outputs, rank)`."""
+"""One layer's matrices, A `(rank, inputs)` and B `(outputs, rank)`; stacked, `(adapters, rank, inputs)` and `(adapters, outputs, rank)`."""
+Adapter = Sequence[Pair]
+"""An adapter by itself, layer by layer."""
 
 
 class Stack:
@@ -34,7 +36,7 @@ class Stack:
     def __init__(self, base: FrozenBase, rank: int):
         self.base = base
         self.layers: list[Linear] = base.lora_layers()
-        self.rank = -(-rank // 8) * 8
+        self.rank = align(rank)
         self.shapes = [(layer.in_features, layer.out_features) for layer in self.layers]
         self.size = sum(self.rank * (inputs + outputs) for inputs, outputs in self.shapes)
         weight = self.layers[0].lora_A[ADAPTER].weight
@@ -52,6 +54,10 @@ class Stack:
             pairs.append((a, rows[:, middle:end].view(-1, outputs, self.rank)))
             start = end
         return pairs
+
+    def adapter(self, row: torch.Tensor) -> Adapter:
+        """A row `(size,)` as views."""
+        return [(a[0], b[0]) for a, b in self.pairs(row[None])]
 
     @torch.no_grad()
     def read_template(self, rank: int, gradients: bool = False) -> torch.Tensor:
@@ -71,15 +77,19 @@ class Stack:
             layer.lora_A[ADAPTER].weight.copy_(a[0, :rank])
             layer.lora_B[ADAPTER].weight.copy_(b[0, :, :rank])
 
+    def scale(self, rank: int) -> float:
+        """What PEFT multiplies an adapter of this rank by."""
+        return self.base.settings.alpha / rank
+
     @contextmanager
-    def routed(self, pairs: Sequence[Pair], ranks: Sequence[int], counts: Sequence[int]) -> Iterator[None]:
+    def routed(self, pairs: Sequence[Pair], scales: Sequence[float], counts: Sequence[int]) -> Iterator[None]:
         """Within, the base's LoRA layers take their weights from `pairs`.
 
         Args:
-            ranks: The true rank of each adapter, which decides its scale.
+            scales: What each adapter is multiplied by.
             counts: How many consecutive batch rows go to each adapter, in order; tokens, if the batch has one row.
         """
-        route = _Route(counts, [self.base.settings.alpha / rank for rank in ranks], self.device, self.dtype)
+        route = _Route(counts, scales, self.device, self.dtype)
         for layer, (a, b) in zip(self.layers, pairs, strict=True):
             layer.forward = functools.partial(_forward, layer.base_layer, a, b, route)
         try:
@@ -87,6 +97,21 @@ class Stack:
         finally:
             for layer in self.layers:
                 del layer.forward
+
+
+def align(rank: int) -> int:
+    """The next rank at which grouped products are aligned."""
+    return -(-rank // 8) * 8
+
+
+def stack_adapters(adapters: Sequence[Adapter]) -> list[Pair]:
+    """Adapters of any rank, filled up with zeros to the highest."""
+    rank = align(max(1, *(adapter[0][0].shape[0] for adapter in adapters)))
+    stacked = []
+    for layer in zip(*adapters, strict=True):
+        a = torch.stack([torch.nn.functional.pad(a, (0, 0, 0, rank - a.shape[0])) for a, _ in layer])
+        stacked.append((a, torch.stack([torch.nn.functional.pad(b, (0, rank - b.shape[1])) for _, b in layer])))
+    return stacked
 
 
 class _Route:

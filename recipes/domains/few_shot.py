@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from protocol.domain import Grader
 from protocol.errors import InnerLoopFailed, InvalidInput
-from protocol.messages import Context, Example, Outcome, Outcomes, SelfEdit
+from protocol.messages import Context, Example, Lesson, Outcome, Outcomes, SelfEdit
 from recipes.domains.arc_files import load_tasks
 from recipes.domains.augmentations import VIEWS, Augmentations
 from recipes.domains.directives import REQUEST, DataGeneration, find_directives, read_directives
@@ -140,6 +140,10 @@ class FewShot:
         grids = [(view, read_answer(answer, self.settings.notation)) for view, answer in zip(VIEWS, answers, strict=False)]
         counted = Counter(to_text(view.undo(grid)) for view, grid in grids if grid is not None)
         return [text for text, _ in counted.most_common(self.settings.attempts)] or [f"{UNREADABLE}: {answers[0]:.2000}"]
+
+    def tell_of_others(self, lesson: Lesson, texts: Sequence[str], count: int, seed: int) -> Sequence[Lesson]:
+        """A task has no subject."""
+        return ()
 
     def value(self, base: Outcomes, adapted: Outcomes) -> float:
         """1 if every test is solved, 0 otherwise."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from protocol.domain import Grader
 from protocol.errors import MalformedEdit
-from protocol.messages import Context, Example, Outcomes, SelfEdit, accuracy
+from protocol.messages import Context, Example, Lesson, Outcomes, SelfEdit, accuracy
 from recipes.domains.knowledge_files import load_contexts
 from recipes.domains.knowledge_text import (
     FIRST_QUESTION,
@@ -21,6 +21,7 @@ from recipes.domains.knowledge_text import (
     teacher_prompt,
     training_sequence,
 )
+from recipes.domains.subjects import tell_of_others
 from recipes.domains.written import find_written
 from recipes.graders.words import first_line, squad_metric
 
@@ -108,6 +109,9 @@ class Knowledge:
 
     def picture(self, context: Context, answers: Mapping[str, Sequence[str]]) -> None:
         return None
+
+    def tell_of_others(self, lesson: Lesson, texts: Sequence[str], count: int, seed: int) -> Sequence[Lesson]:
+        return tell_of_others(lesson, texts, count, seed)
 
     def measure(self, answers: Sequence[str], golds: Sequence[Sequence[str]]) -> Mapping[str, float]:
         """Exact match and F1 in percent, as for SQuAD."""

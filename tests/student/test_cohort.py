@@ -92,7 +92,7 @@ def train_plainly(base: FrozenBase, loop: InnerLoop) -> torch.Tensor:
 
 
 def train_together(base: FrozenBase, loops: list[InnerLoop]) -> list[torch.Tensor]:
-    stack, trained = Cohort(base)._train(loops)
+    stack, trained = Cohort(base).train(loops)
     rows = []
     for loop, row in zip(loops, trained, strict=True):
         assert isinstance(row, torch.Tensor)
@@ -211,8 +211,8 @@ def test_one_that_diverges_fails_alone_and_leaves_no_trace(llama: str) -> None:
     base = open_base(llama)
     loops = make_loops(base, 5, seed=6, mixed=True)
     wild = replace(loops[2], plan=replace(loops[2].plan, learning_rate=1e30, rank=32))
-    _, trained = Cohort(base)._train([*loops[:2], wild, *loops[3:]])
-    _, without = Cohort(base)._train([*loops[:2], *loops[3:]])
+    _, trained = Cohort(base).train([*loops[:2], wild, *loops[3:]])
+    _, without = Cohort(base).train([*loops[:2], *loops[3:]])
     assert "diverged; lower the learning rate 1e+30" in str(trained.pop(2))
     for row, expected in zip(trained, without, strict=True):
         assert isinstance(row, torch.Tensor) and isinstance(expected, torch.Tensor)
@@ -247,13 +247,13 @@ def test_out_of_memory_is_tried_again_with_half_as_many(
 ) -> None:
     base = open_base(llama, settings=replace(SETTINGS, cohort=6))
     loops = make_loops(base, 6, seed=7, mixed=False)
-    _, expected = Cohort(base)._train(loops)
+    _, expected = Cohort(base).train(loops)
     cohort = Cohort(base)
     tried = limit_slots(2)
     with caplog.at_level(logging.WARNING):
-        _, trained = cohort._train(loops)
+        _, trained = cohort.train(loops)
     assert tried == [6, 3, 1]
-    cohort._train(loops)
+    cohort.train(loops)
     assert tried == [6, 3, 1, 1]  # it does not try again what did not fit
     assert "out of memory with 6 self-edits at once; going on with 3" in caplog.text
     for row, other in zip(trained, expected, strict=True):
@@ -440,7 +440,7 @@ def test_one_that_ends_where_its_warm_up_begins_only_harms_itself(llama: str) ->
     loops = make_loops(base, 2, seed=1, mixed=False)
     still = replace(loops[0], rows=loops[0].rows[:1], plan=replace(PLAN, epochs=1, warmup_steps=11))
     assert still.steps == 1
-    stack, trained = Cohort(base)._train([still, loops[1]])
+    stack, trained = Cohort(base).train([still, loops[1]])
     assert [bool(torch.cat([b[i].flatten() for _, b in stack.pairs(torch.stack(trained))]).any()) for i in (0, 1)] == [False, True]
 
 

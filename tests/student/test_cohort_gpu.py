@@ -37,7 +37,7 @@ def test_bfloat16_takes_the_grouped_and_the_variable_length_kernels(base: Frozen
             return kernel(*arguments, **named)
 
         monkeypatch.setattr(place, watched)
-    stack, trained = Cohort(base)._train(LOOPS)
+    stack, trained = Cohort(base).train(LOOPS)
     for loop, row in zip(LOOPS, trained, strict=True):
         assert isinstance(row, torch.Tensor)
         base.reset_adapter(8, loop.seed)
@@ -61,7 +61,7 @@ def test_no_step_waits_for_the_device(base: FrozenBase, monkeypatch: pytest.Monk
             torch.cuda.set_sync_debug_mode("default")
 
     cohort = Cohort(base)
-    cohort._train(LOOPS[:2])  # first use compiles and allocates
+    cohort.train(LOOPS[:2])  # first use compiles and allocates
     monkeypatch.setattr(CohortSFTTrainer, "training_step", watched)
-    _, trained = cohort._train([replace(loop, seed=0) for loop in LOOPS])
+    _, trained = cohort.train([replace(loop, seed=0) for loop in LOOPS])
     assert all(isinstance(row, torch.Tensor) for row in trained)

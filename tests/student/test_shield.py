@@ -154,10 +154,11 @@ def test_what_is_learned_is_added_up_as_one_adapter(base: FrozenBase) -> None:
     assert torch.allclose(new_b @ new_a, old_b @ old_a + b @ a @ as_matrix(footing.shields[0]))
 
 
-def test_inputs_are_measured_under_the_adapter_and_within_each_text(base: FrozenBase) -> None:
+def test_inputs_are_measured_under_the_adapter_and_within_each_text(base: FrozenBase, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack(base, 8)
     row = draw(stack.size, seed=3) * 0.05
-    found = measure_inputs(stack, stack.pairs(row[None]), 8, TEXTS)
+    monkeypatch.setattr(base.settings, "cohort_tokens", 8)  # several parts
+    found = measure_inputs(stack, [(a, stack.scale(8) * b) for a, b in stack.adapter(row)], TEXTS)
     stack.write_template(row, 8)
     seen: dict[int, torch.Tensor] = {}
 
@@ -183,7 +184,7 @@ def test_the_divergence_is_that_of_the_adapter_from_the_untouched_base(base: Fro
     rows = torch.stack([draw(stack.size, seed=4) * 0.05, torch.zeros(stack.size, dtype=torch.float64)])
     batch = pack([[Row(TEXTS[0], TEXTS[0])], [Row(TEXTS[1], TEXTS[1])]], stack.dtype, stack.device, [2.0, 1.0])
     with packed_attention(base.model.get_base_model()):
-        found = float(packed_divergence(stack, stack.pairs(rows), [8, 8], batch))
+        found = float(packed_divergence(stack, stack.pairs(rows), [stack.scale(8)] * 2, batch))
     text = torch.tensor([TEXTS[0]])
     with torch.no_grad(), base.without_adapter() as model:
         before = F.log_softmax(model(text).logits[0, :-1], -1)
@@ -201,5 +202,5 @@ def test_text_to_be_kept_is_changed_less(base: FrozenBase, tmp_path: object) -> 
     rows = train(stack, [make_loop(None, 1), make_loop(None, 1, kept=kept, kept_weight=100.0)], tmp_path)
     batch = pack([kept[0]], stack.dtype, stack.device)
     with packed_attention(base.model.get_base_model()):
-        freely, held = (float(packed_divergence(stack, stack.pairs(row[None]), [8], batch)) for row in rows)
+        freely, held = (float(packed_divergence(stack, stack.pairs(row[None]), [stack.scale(8)], batch)) for row in rows)
     assert held < freely / 2
