@@ -33,6 +33,8 @@ from recipes.settings import (
     Continual,
     DataSettings,
     Experiment,
+    LoopSettings,
+    NetReward,
     Pretrain,
     RecipeSettings,
     Serve,
@@ -61,7 +63,10 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         InvalidInput: Names the key, the value and the remedy. Nothing has been created.
     """
     check_run_folder(settings)
-    check_editor(settings, open_domain(settings.domain, settings.grids))
+    domain = open_domain(settings.domain, settings.grids)
+    check_editor(settings, domain)
+    if isinstance(settings, LoopSettings):
+        _check_net(settings.net, domain, fetch)
     if settings.asks_judge:
         check_judge_model(settings.judge, fetch=fetch)
     finetuned = settings.teacher.dtype if isinstance(settings, TrainTeacher | Experiment) else "float32"
@@ -264,9 +269,16 @@ def _check_continual(settings: Continual, fetch: bool) -> str:
     for name, keeping in settings.strategies.items():
         if Path(name).name != name:
             raise InvalidInput(f"strategies.{name}: {name!r} names a file in the run folder; choose a plain name")
-        if keeping.written_by is not None:
-            check_model(keeping.written_by, f"strategies.{name}.written_by", fetch=fetch)
+        if keeping.texts_from is not None and not Path(keeping.texts_from).is_file():
+            check_model(keeping.texts_from, f"strategies.{name}.texts_from", fetch=fetch)
     return f"{len(settings.strategies)} strategies, each with {settings.sequences} students that learn {settings.length} contexts in turn"
+
+
+def _check_net(net: NetReward, domain: RecipeDomain, fetch: bool) -> None:
+    if (net.leakage or net.retention) and not domain.closed_book:
+        raise InvalidInput(f"net has weights, but domain {domain.name} has nothing known by heart that could be lost; leave net out")
+    if net.retention:
+        load_data(domain, net.known, "net.known", questions=True, fetch=fetch)
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:

@@ -14,7 +14,7 @@ from protocol.errors import InvalidInput
 from recipes.domains.settings import GridSettings
 from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
-from recipes.settings import BASELINES, RECIPES, RecipeSettings
+from recipes.settings import BASELINES, RECIPES, NetReward, RecipeSettings
 from student.settings import KeepingSettings, StudentSettings
 from teacher.settings import EndpointSettings
 
@@ -97,9 +97,9 @@ def _override(merged: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 def _drop_entry(merged: DictConfig, key: str, parsed: DictConfig) -> bool:
-    """Take `teachers.NAME=null` or `students.NAME=null` as leaving that one out."""
+    """Take `teachers.NAME=null` as leaving that one out, and so with students and strategies."""
     group, _, name = key.strip().partition(".")
-    entries = merged.get(group) if group in ("teachers", "students") else None
+    entries = merged.get(group) if group in ("teachers", "students", "strategies") else None
     if entries is None or name not in entries or parsed[group][name] is not None:
         return False
     del entries[name]
@@ -163,7 +163,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_values(settings: Any, place: str, prefix: str = "") -> None:
     """Ranges, all the way down."""
-    if isinstance(settings, GridSettings | EditorSettings | KeepingSettings):
+    if isinstance(settings, GridSettings | EditorSettings | KeepingSettings | NetReward):
         settings.check(place, prefix)
     if isinstance(settings, EndpointSettings):
         refuse_secrets(prefix.rstrip("."), settings.base_url, settings.api_key_env)

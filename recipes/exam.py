@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from protocol.domain import Grader
-from protocol.identity import derive_seed
 from protocol.messages import Context, Lesson, Message, accuracy
 from recipes.domains import RecipeDomain
+from recipes.others import ask_of_others
 from student.grading import by_context
 from student.keeping import Learned
 from student.learner import Learner
@@ -72,7 +72,10 @@ class Exam:
         """Ask every student after so many updates."""
         own = [[lesson.context for lesson in sequence[: done + 1 if done else None]] for sequence in self.sequences]
         newest = [sequence[done - 1 : done] if done else sequence for sequence in self.sequences]
-        others = [[other for lesson in lessons for other in self._others(lesson)] for lessons in newest]
+        others = [
+            [other for lesson in lessons for other in ask_of_others(self.domain, lesson, self.texts, OTHERS, self.seed)]
+            for lessons in newest
+        ]
         known = self.retention if done in (0, self.length) else ()
         asked = [[*contexts, *leaks, *known] for contexts, leaks in zip(own, others, strict=True)]
         prompts = [[prompt for context in contexts for prompt in self.domain.ask(context)] for contexts in asked]
@@ -94,8 +97,3 @@ class Exam:
                 )
             )
         return marks
-
-    def _others(self, lesson: Lesson) -> list[Context]:
-        """A context's questions, asked about others; what it taught of its subject counts as the answers."""
-        seed = derive_seed(self.seed, "asked about others", lesson.context.id)
-        return [other.context for other in self.domain.tell_of_others(lesson, self.texts, OTHERS, seed)]

@@ -2,6 +2,7 @@
 and adapt the new student for good. Once per seed; `quickstart.yaml` runs one seed, `tiny/three_seeds.yaml` three.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 from protocol.errors import InnerLoopFailed
 from protocol.exchange import Exchange
 from protocol.journal import Journal
-from protocol.messages import Lesson, SelfEdit, Update
+from protocol.messages import Context, Lesson, SelfEdit, Update
 from recipes.adapt_student import describe_versions, report_versions
 from recipes.comparison import describe, report_student, table
 from recipes.conditions import Edits, HeldOut, Tried, tell_answers, try_conditions, write_edits, write_paraphrases
 from recipes.constants import choose_constant
 from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.net_reward import known_elsewhere, open_elsewhere
 from recipes.pictures import save_pictures
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
@@ -24,7 +26,7 @@ from recipes.settings import Experiment
 from recipes.stages import commit, open_student, place_grader
 from recipes.team import Team
 from recipes.terminal import console
-from recipes.train_teacher import Outer, next_step, train_teacher
+from recipes.train_teacher import Outer, Trained, next_step, train_teacher
 
 
 def run(settings: Experiment, team: Team) -> Path:
@@ -33,7 +35,8 @@ def run(settings: Experiment, team: Team) -> Path:
     training, _ = load_data(domain, settings.train, "train", questions=True)
     contexts, references = load_data(domain, settings.held_out, "held_out", questions=True)
     retention = load_data(domain, settings.retention, "retention", questions=True)[0] if settings.retention.source else []
-    used = {"train": training, "held_out": contexts, "retention": retention}
+    elsewhere = open_elsewhere(settings.net, domain, training, settings.seeds[0])
+    used = {"train": training, "held_out": contexts, "retention": retention, **known_elsewhere(elsewhere)}
     wanted = {"target_student": settings.student} | ({"new_student": settings.new_student} if settings.new_student.label else {})
     models = {**student_models(wanted), **teacher_models(settings.teacher, "teacher")}
     deepspeed = settings.distributed.deepspeed
@@ -49,17 +52,10 @@ def run(settings: Experiment, team: Team) -> Path:
         trained_teachers: dict[str, Any] = {}
         for seed in settings.seeds:
             at = f"seed-{seed}"
-            # Train the teacher on the target student's rewards, and a control on candidates kept by lot. Then freeze both.
-            scoring = Scoring(domain, task, settings, settings.repeats, seed, editor)
+            # Train the teacher on the target student's rewards, and its control. Then freeze both.
+            scoring = Scoring(domain, task, settings, settings.repeats, seed, editor, elsewhere)
             outer = Outer(scoring, {"target_student": students["target_student"]}, settings.teacher, settings.finetune, deepspeed)
-            trained = train_teacher(outer, team, training, folder, f"{at}/trained_teacher")
-            control = train_teacher(
-                replace(outer, selection="random", at_most=[len(kept.kept) for kept in trained.selections]),
-                team,
-                training,
-                folder,
-                f"{at}/random_selection",
-            )
+            trained, control = train_both(outer, team, training, folder, at)
             trained_teachers[at] = {**trained.report(), "control": control.fingerprint}
             # Every teacher writes as many self-edits per held-out context; all students learn from the same ones.
             held_out = HeldOut(
@@ -111,6 +107,13 @@ def run(settings: Experiment, team: Team) -> Path:
     path = trained.teacher.adapter or trained.teacher.model
     console.print(f"\ntrained teacher: {path}\nreport: {report}\n{next_step(trained, settings.next_recipe or domain.adapt_recipe)}")
     return report
+
+
+def train_both(outer: Outer, team: Team, training: Sequence[Context], folder: RunFolder, at: str) -> tuple[Trained, Trained]:
+    """The teacher, and a control that is finetuned on as many candidates, kept by lot."""
+    trained = train_teacher(outer, team, training, folder, f"{at}/trained_teacher")
+    by_lot = replace(outer, selection="random", at_most=[len(kept.kept) for kept in trained.selections])
+    return trained, train_teacher(by_lot, team, training, folder, f"{at}/random_selection")
 
 
 def keep_for_good(exchange: Exchange, held_out: HeldOut, edits: Edits, settings: Experiment, journal: Journal) -> dict[str, Any]:

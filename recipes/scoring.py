@@ -15,6 +15,7 @@ from protocol.messages import Context, Refusal, Reward, RewardRequest, Task
 from recipes.candidates import make_request, read_edit
 from recipes.domains import RecipeDomain
 from recipes.editor import Editor
+from recipes.net_reward import Elsewhere
 from recipes.reliability import Estimate, estimate_reliability, find_contenders, guess_variances
 from recipes.settings import LoopSettings
 from recipes.stages import score
@@ -23,7 +24,11 @@ from recipes.terminal import console
 
 @dataclass(frozen=True)
 class Scoring:
-    """How candidates are scored: `repeats` inner loops each at most, by each of the students, after an editor has seen them, if any."""
+    """How candidates are scored: `repeats` inner loops each at most, by each of the students, after an editor has seen them, if any.
+
+    Attributes:
+        elsewhere: Rewards are net of what self-edits do there, if it is given.
+    """
 
     domain: RecipeDomain
     task: Task
@@ -31,6 +36,7 @@ class Scoring:
     repeats: int
     seed: int
     editor: Editor | None = None
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass
@@ -38,7 +44,8 @@ class Scored:
     """What became of a candidate.
 
     Attributes:
-        accuracies: One per repeat, mean over students; empty where a student refused it or a grader failed.
+        accuracies: One per repeat, mean over students, net of what is paid for elsewhere; empty where a student refused it or
+            a grader failed.
         waves: Of each wave of repeats, the mean reward over students, and how many repeats it had.
         running: Whether it may still be kept.
     """
@@ -74,16 +81,17 @@ def score_candidates(
     by_id, floor = {context.id: context for context in contexts}, scoring.domain.floor
     edits = [read_edit(c, scoring.domain, by_id[c.context]) for c in candidates]
     scored = [Scored() if edit else Scored(waves=[(floor, scoring.repeats)], running=False) for edit in edits]
+    probes = {context.id: scoring.elsewhere.probes(context) if scoring.elsewhere else [] for context in contexts}
     waves = [range(scoring.repeats)] if scoring.loop.give_up_below == 0 else [range(n, n + 1) for n in range(scoring.repeats)]
     for number, repeats in enumerate(waves, start=1):
         requests = [
-            make_request(scoring.task, by_id[c.context], edit, scoring.seed, repeats) if edit and own.running else None
+            make_request(scoring.task, by_id[c.context], edit, scoring.seed, repeats, probes[c.context]) if edit and own.running else None
             for c, edit, own in zip(candidates, edits, scored, strict=True)
         ]
         titles = {name: stage + (f" · {name}" if len(students) > 1 else "") for name in students}
         suffix = f" · repeat {number} of {len(waves)}" if len(waves) > 1 else ""
         answers = [score(student, requests, titles[name] + suffix, journal) for name, student in students.items()]
-        _tally(scored, requests, answers, floor, len(repeats))
+        _tally(scoring, scored, requests, answers, len(repeats))
         _report_refused(stage, scored, answers, malformed=None in edits)
         if number < len(waves):
             _give_up(scoring, contexts, candidates, scored)
@@ -91,23 +99,29 @@ def score_candidates(
 
 
 def _tally(
+    scoring: Scoring,
     scored: Sequence[Scored],
     requests: Sequence[RewardRequest | None],
     answers: Sequence[Sequence[Reward | Refusal | None]],
-    floor: float,
     repeats: int,
 ) -> None:
     """Add a wave. What a student refuses is paid the floor; where a grader failed there is nothing to pay, nor to keep."""
+    floor, elsewhere = scoring.domain.floor, scoring.elsewhere
     for own, request, *results in zip(scored, requests, *answers, strict=True):
         if request is None:
             continue
         if any(isinstance(result, Refusal) and result.ungraded for result in results):
             own.running, own.accuracies = False, []
             continue
-        own.waves.append((statistics.fmean(result.value if isinstance(result, Reward) else floor for result in results), repeats))
         rewards = [result for result in results if isinstance(result, Reward)]
+        prices = [elsewhere.price(request.context, reward) if elsewhere else [0.0] * repeats for reward in rewards]
+        paid = [max(-1.0, reward.value - statistics.fmean(price)) for reward, price in zip(rewards, prices, strict=True)]
+        own.waves.append((statistics.fmean([*paid, *[floor] * (len(results) - len(rewards))]), repeats))
         if len(rewards) == len(results):
-            own.accuracies += [statistics.fmean(each) for each in zip(*(reward.change.accuracies for reward in rewards), strict=True)]
+            net = [
+                [a - p for a, p in zip(reward.change.accuracies, price, strict=True)] for reward, price in zip(rewards, prices, strict=True)
+            ]
+            own.accuracies += [statistics.fmean(each) for each in zip(*net, strict=True)]
         if not rewards and len(own.waves) == 1:
             own.running = False
 

@@ -20,6 +20,7 @@ from protocol.messages import Context
 from recipes import terminal
 from recipes.editor import open_editor
 from recipes.inputs import choose_style, choose_task, load_data, student_models, teacher_models
+from recipes.net_reward import known_elsewhere, open_elsewhere
 from recipes.reliability import describe_reliability
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring, group_by_context, reliability_of, score_candidates
@@ -78,13 +79,15 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
     contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True)
+    elsewhere = open_elsewhere(settings.net, domain, contexts, settings.seed)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
     deepspeed = settings.distributed.deepspeed
     with (
-        RunFolder(settings, {"contexts": contexts}, models, team) as folder,
+        RunFolder(settings, {"contexts": contexts, **known_elsewhere(elsewhere)}, models, team) as folder,
         open_student(team, domain, "student", settings.student, place_grader(team, settings, folder), folder, deepspeed) as exchange,
     ):
-        scoring = Scoring(domain, task, settings, settings.repeats, settings.seed, open_editor(settings, domain, folder.path))
+        editor = open_editor(settings, domain, folder.path)
+        scoring = Scoring(domain, task, settings, settings.repeats, settings.seed, editor, elsewhere)
         outer = Outer(scoring, {"student": exchange}, settings.teacher, settings.finetune, deepspeed, settings.selection)
         trained = train_teacher(outer, team, contexts, folder, "teacher")
         told = trained.report()

@@ -18,6 +18,7 @@ from recipes.comparison import find_graded, measure_conditions, take
 from recipes.conditions import HeldOut, Tried, try_conditions, write_edits
 from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.net_reward import known_elsewhere, open_elsewhere
 from recipes.plots import draw_matrix
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
@@ -38,11 +39,13 @@ def run(settings: Transfer, team: Team) -> Path:
     domain, task = choose_task(settings)
     training = load_data(domain, settings.train, "train", questions=True)[0] if settings.train.source else []
     contexts, _ = load_data(domain, settings.held_out, "held_out", questions=True)
+    elsewhere = open_elsewhere(settings.net, domain, training, settings.seeds[0])
+    used = {"train": training, "held_out": contexts, **known_elsewhere(elsewhere)}
     models = student_models({f"students.{name}": student for name, student in settings.students.items()})
     for name, teacher in settings.teachers.items():
         models |= teacher_models(teacher, f"teachers.{name}")
     with ExitStack() as stack:
-        folder = stack.enter_context(RunFolder(settings, {"train": training, "held_out": contexts}, models, team))
+        folder = stack.enter_context(RunFolder(settings, used, models, team))
         journal, grader = folder.journal, place_grader(team, settings, folder)
         editor = open_editor(settings, domain, folder.path)
         students: dict[str, Exchange] = {
@@ -57,7 +60,7 @@ def run(settings: Transfer, team: Team) -> Path:
             for name, teacher in settings.teachers.items():
                 teachers[name] = teacher
                 if teacher.is_trained_here:
-                    scoring = Scoring(domain, task, settings, settings.repeats, seed, editor)
+                    scoring = Scoring(domain, task, settings, settings.repeats, seed, editor, elsewhere)
                     for_students = {student: students[student] for student in teacher.trained_for}
                     outer = Outer(scoring, for_students, teacher, settings.finetune, settings.distributed.deepspeed)
                     result = train_teacher(outer, team, training, folder, f"{at}/{name}")

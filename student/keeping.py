@@ -19,7 +19,7 @@ from student.base import FrozenBase
 from student.covariance import measure_inputs
 from student.footing import Footing
 from student.inner_loop import InnerLoop, Row, encode, make_plan, prepare
-from student.own_texts import write_own_texts
+from student.own_texts import find_own_texts
 from student.settings import KeepingSettings
 from student.shield import Shield, make_shield
 from student.stacked import Adapter, Stack
@@ -47,7 +47,7 @@ class Keeping:
     def __init__(self, base: FrozenBase, domain: Domain, settings: KeepingSettings, seed: int):
         self._base, self._domain, self._settings = base, domain, settings
         self._stack = Stack(base, base.settings.rank)
-        self._texts = write_own_texts(base, settings.texts, settings.text_tokens, seed, settings.written_by)
+        self._texts = find_own_texts(base, settings.texts, settings.text_tokens, seed, settings.texts_from)
         written = [base.tokenizer(text).input_ids[: base.longest_example] for text in self._texts]
         self._own_rows = [Row(ids, ids) for ids in written if len(ids) > 1]
         self._own_inputs = self._measure(self.nothing.adapter, self._own_rows) if "constrain" in settings.strategies else []

@@ -19,7 +19,7 @@ class KeepingSettings:
             adapter learns all of them, from the base.
         texts: How many texts the base writes of itself, to know by them what must go on as it does.
         text_tokens: Their length, at most.
-        written_by: Another model writes them; with null the base does.
+        texts_from: A file of texts in their place, one JSON string on each line, or another model that writes them.
         others: How often each new lesson is told of others than its subject (distractors), where the domain can.
         left: The share of the energy of inputs that gets past a shield.
         shield_rank: How many directions of a layer's inputs a shield treats one by one; null treats all. It holds so many
@@ -36,7 +36,7 @@ class KeepingSettings:
     strategies: list[Strategy] = field(default_factory=lambda: ["constrain", "replay", "consolidate"])
     texts: int = 512
     text_tokens: int = 48
-    written_by: str | None = None
+    texts_from: str | None = None
     others: int = 4
     left: float = 2e-3
     shield_rank: int | None = None

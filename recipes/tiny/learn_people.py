@@ -77,7 +77,7 @@ class People(PlainModel):
     def steps(self) -> Iterator[dict[str, Any]]:
         """Of documents with a passage, and closed-book documents."""
         rng = random.Random(self._settings.seed)
-        facts = world.population_facts()
+        facts = world.population_facts(self._settings.by_heart == "others")
         width = self._settings.documents_per_step
         while True:  # documents of similar length share a batch: less padding
             documents = sorted((passage_document(rng) for _ in range(width * 8)), key=lambda d: sum(len(t) for t, _ in d))
@@ -95,7 +95,7 @@ class People(PlainModel):
     def probes(self) -> dict[str, list[Probe]]:
         """Of people of the validation split and of the population."""
         told = list(world.stories("validation", 24, seed=self._settings.seed))
-        facts = world.population_facts()
+        facts = world.population_facts(self._settings.by_heart == "others")
         half = len(facts) // 2
 
         def asked(fact: world.Fact) -> Probe:

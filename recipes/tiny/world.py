@@ -180,10 +180,12 @@ def pronoun(person: str) -> str:
     return "she" if FIRST.index(person.split()[0]) % 2 else "he"
 
 
-def population_facts() -> list[Fact]:
-    """The 256 x 8 facts that pretraining teaches by heart: the probe for what an update makes a student forget."""
-    rng = random.Random(78)
-    return [Fact(person, name, rng.choice(relation.values)) for person in SPLITS["population"] for name, relation in RELATIONS.items()]
+def population_facts(others: bool = False) -> list[Fact]:
+    """The 256 x 8 facts that pretraining teaches by heart: the probe for what an update makes a student forget. Or those about as many
+    `others`, which none of the shipped models knows.
+    """
+    rng, people = random.Random(79 if others else 78), SPLITS["pretrain"][-256:] if others else SPLITS["population"]
+    return [Fact(person, name, rng.choice(relation.values)) for person in people for name, relation in RELATIONS.items()]
 
 
 def tell(rng: random.Random, facts: Sequence[Fact], named: float = 0.0) -> str:
