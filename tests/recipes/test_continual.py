@@ -65,7 +65,7 @@ def test_a_damaged_file_of_progress_is_named(tmp_path: Path) -> None:
     path = tmp_path / "all.safetensors"
     assert read_progress(path, [[]]) is None
     path.write_bytes(b"\x10\0\0\0")
-    with pytest.raises(InvalidInput, match=r"all\\.safetensors is damaged .*; remove it, and its strategy starts anew"):
+    with pytest.raises(InvalidInput, match=r"all\.safetensors is damaged .*; remove it, and its strategy starts anew"):
         read_progress(path, [[]])
 
 
