@@ -26,6 +26,8 @@ _AT_LEAST_ONE = (
     "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows max_waiting max_body_mb max_answers "
     "row_tokens questions answer_tokens timed_steps concurrency sequences"
 ).split()
+_NAMED = ("teachers", "students", "strategies")
+"""Settings that are entries by name, any of which may be left out by null."""
 _AT_MOST_ONE = ("learning_rate", "top_p")
 _ABOVE_ZERO = ("lease_seconds", "learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
 
@@ -75,7 +77,12 @@ def _load_yaml(path: Path, extended_by: tuple[Path, ...] = ()) -> DictConfig:
     base.pop("name", None)
     if "recipe" in content and content["recipe"] != base["recipe"]:
         raise InvalidInput(f"{path}: recipe is {content['recipe']!r}, but it extends {parent}, whose recipe is {base['recipe']!r}")
-    return _merge(base, content, str(path))
+    merged = _merge(base, content, str(path))
+    for group in _NAMED:
+        for name, entry in list((merged.get(group) or {}).items()):
+            if entry is None:  # left out of what is extended
+                del merged[group][name]
+    return merged
 
 
 def _override(merged: DictConfig, overrides: list[str]) -> DictConfig:
@@ -99,7 +106,7 @@ def _override(merged: DictConfig, overrides: list[str]) -> DictConfig:
 def _drop_entry(merged: DictConfig, key: str, parsed: DictConfig) -> bool:
     """Take `teachers.NAME=null` as leaving that one out, and so with students and strategies."""
     group, _, name = key.strip().partition(".")
-    entries = merged.get(group) if group in ("teachers", "students", "strategies") else None
+    entries = merged.get(group) if group in _NAMED else None
     if entries is None or name not in entries or parsed[group][name] is not None:
         return False
     del entries[name]

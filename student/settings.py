@@ -34,7 +34,7 @@ class KeepingSettings:
     """
 
     strategies: list[Strategy] = field(default_factory=lambda: ["constrain", "replay", "consolidate"])
-    texts: int = 512
+    texts: int = 256
     text_tokens: int = 48
     texts_from: str | None = None
     others: int = 4
@@ -43,15 +43,15 @@ class KeepingSettings:
     epochs: int | None = None
     replayed: int = 0
     kept_texts: int = 0
-    kept_others: int = 8
+    kept_others: int = 4
     kept_weight: float = 1.0
     consolidate_every: int = 4
     consolidate_rank: int = 24
     consolidate_epochs: int = 24
     consolidate_batch_size: int = 16
     consolidate_learning_rate: float = 1e-2
-    consolidate_texts: int = 8
-    consolidate_others: int = 8
+    consolidate_texts: int = 6
+    consolidate_others: int = 6
 
     def check(self, place: str, prefix: str) -> None:
         """Ranges.

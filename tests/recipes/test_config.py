@@ -4,7 +4,7 @@ import pytest
 
 from protocol.errors import InvalidInput
 from recipes.config import load_recipe, to_yaml
-from recipes.settings import RECIPES, Compare, Experiment, TrainTeacher
+from recipes.settings import RECIPES, Compare, Continual, Experiment, TrainTeacher
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,6 +87,12 @@ def test_a_recipe_extends_another_and_takes_its_own_name(tmp_path: Path) -> None
     settings = load_recipe(recipe(tmp_path, "extends: base.yaml\nteacher: {model: b}"), ["seed=3"])
     assert isinstance(settings, TrainTeacher)
     assert (settings.name, settings.rounds, settings.seed, settings.teacher.model, settings.teacher.style) == ("mine", 5, 3, "b", "rewrite")
+
+
+def test_a_recipe_may_leave_out_an_entry_of_what_it_extends() -> None:
+    settings = load_recipe(ROOT / "recipes/tiny/continual_long.yaml", [])
+    assert isinstance(settings, Continual)
+    assert list(settings.strategies) == ["merge", "all"]
 
 
 @pytest.mark.parametrize(
