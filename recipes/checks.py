@@ -25,6 +25,7 @@ from recipes.inputs import (
     load_data,
 )
 from recipes.run_folder import check_run_folder
+from recipes.schedule import read_schedule
 from recipes.settings import (
     BASELINES,
     AdaptStudent,
@@ -38,6 +39,7 @@ from recipes.settings import (
     Serve,
     TrainTeacher,
     Transfer,
+    Watch,
     WriteQuestions,
     count_trained,
     usable_baselines,
@@ -82,6 +84,9 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         case Continual():
             _need_one(processes, settings.recipe)
             return _check_continual(settings, fetch)
+        case Watch():
+            _need_one(processes, settings.recipe)
+            return _check_watch(settings, fetch)
         case Pretrain():
             _need_one(processes, settings.recipe)
             return _check_pretrain(settings)
@@ -267,6 +272,28 @@ def _check_continual(settings: Continual, fetch: bool) -> str:
         if keeping.written_by is not None:
             check_model(keeping.written_by, f"strategies.{name}.written_by", fetch=fetch)
     return f"{len(settings.strategies)} strategies, each with {settings.sequences} students that learn {settings.length} contexts in turn"
+
+
+def _check_watch(settings: Watch, fetch: bool) -> str:
+    domain, _ = choose_task(settings)
+    if not domain.closed_book:
+        raise InvalidInput(f"domain is {settings.domain!r}, where nothing is learned for good; recipe watch is for texts")
+    if not Path(settings.inbox or "?").is_dir():
+        raise InvalidInput(f"inbox is {settings.inbox!r}, which is no folder; give one: tutelage watch INBOX")
+    read_schedule(settings.every, settings.window)
+    if settings.student.merge:
+        raise InvalidInput("student.merge is true, but a student learns on from adapters; leave it out, and merge by tutelage publish")
+    check_local_student(settings.student, "student", fetch=fetch)
+    if settings.teacher.edits:
+        raise InvalidInput(
+            f"teacher.edits is {settings.teacher.edits!r}, but nothing is written yet of what is to come; give teacher.model"
+        )
+    choose_style(settings.teacher.style, domain)
+    check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
+    if settings.keeping.written_by is not None:
+        check_model(settings.keeping.written_by, "keeping.written_by", fetch=fetch)
+    window = f", within {settings.window}" if settings.window else ""
+    return f"teach {settings.student.model} what comes into {settings.inbox}, every {settings.every}{window}"
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:
