@@ -405,14 +405,16 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def kill_later(process: subprocess.Popen[str], seconds: float) -> bool:
-    """Kill it so long after it has begun to watch; returns whether it was still there."""
+def kill_later(process: subprocess.Popen[str], line: Path, writing: bool, rng: random.Random) -> bool:
+    """Kill it at some moment after it has begun to watch, or to write a version; returns whether it was still there."""
     assert process.stdout is not None
-    while (line := process.stdout.readline()) and not line.startswith("watching "):
+    while (told := process.stdout.readline()) and not told.startswith("watching "):
         pass
-    assert line, "it ended before it had begun"
+    assert told, "it ended before it had begun"
+    while writing and process.poll() is None and not any(line.glob("v*.tmp")):
+        time.sleep(0.002)
     try:
-        process.communicate(timeout=seconds)
+        process.communicate(timeout=3.0 * rng.random() ** 3 if writing else rng.uniform(0.0, 8.0))
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -430,7 +432,7 @@ def test_killed_at_random_moments_it_loses_no_document_and_learns_none_twice(tmp
     for number in range(KILLS):
         context = contexts[number - number // 3]  # every third comes again, under another name
         (tmp_path / "inbox" / f"{number}.md").write_text(f"# {context.title}\n\n{context.passage}\n")
-        killed += kill_later(start(tmp_path), rng.uniform(0.0, 8.0))
+        killed += kill_later(start(tmp_path), tmp_path / "runs/tiny-watch/line", number % 2 == 1, rng)
     started = time.monotonic()
     last = start(tmp_path)
     output, _ = last.communicate()
