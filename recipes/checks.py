@@ -25,6 +25,7 @@ from recipes.inputs import (
     load_data,
 )
 from recipes.run_folder import check_run_folder
+from recipes.schedule import read_schedule
 from recipes.settings import (
     BASELINES,
     AdaptStudent,
@@ -40,11 +41,13 @@ from recipes.settings import (
     Serve,
     TrainTeacher,
     Transfer,
+    Watch,
     WriteQuestions,
     count_trained,
     usable_baselines,
 )
 from recipes.zero_configs import check_config, zero_stage
+from student.settings import KeepingSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 SHORTEST_TOKEN: Final = 16
@@ -87,6 +90,9 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         case Continual():
             _need_one(processes, settings.recipe)
             return _check_continual(settings, fetch)
+        case Watch():
+            _need_one(processes, settings.recipe)
+            return _check_watch(settings, fetch)
         case Pretrain():
             _need_one(processes, settings.recipe)
             return _check_pretrain(settings)
@@ -269,9 +275,13 @@ def _check_continual(settings: Continual, fetch: bool) -> str:
     for name, keeping in settings.strategies.items():
         if Path(name).name != name:
             raise InvalidInput(f"strategies.{name}: {name!r} names a file in the run folder; choose a plain name")
-        if keeping.texts_from is not None and not Path(keeping.texts_from).is_file():
-            check_model(keeping.texts_from, f"strategies.{name}.texts_from", fetch=fetch)
+        _check_keeping(keeping, f"strategies.{name}", fetch)
     return f"{len(settings.strategies)} strategies, each with {settings.sequences} students that learn {settings.length} contexts in turn"
+
+
+def _check_keeping(keeping: KeepingSettings, key: str, fetch: bool) -> None:
+    if keeping.texts_from is not None and not Path(keeping.texts_from).is_file():
+        check_model(keeping.texts_from, f"{key}.texts_from", fetch=fetch)
 
 
 def _check_net(net: NetReward, domain: RecipeDomain, fetch: bool) -> None:
@@ -279,6 +289,27 @@ def _check_net(net: NetReward, domain: RecipeDomain, fetch: bool) -> None:
         raise InvalidInput(f"net has weights, but domain {domain.name} has nothing known by heart that could be lost; leave net out")
     if net.retention:
         load_data(domain, net.known, "net.known", questions=True, fetch=fetch)
+
+
+def _check_watch(settings: Watch, fetch: bool) -> str:
+    domain, _ = choose_task(settings)
+    if not domain.closed_book:
+        raise InvalidInput(f"domain is {settings.domain!r}, where nothing is learned for good; recipe watch is for texts")
+    if not Path(settings.inbox or "?").is_dir():
+        raise InvalidInput(f"inbox is {settings.inbox!r}, which is no folder; give one: tutelage watch INBOX")
+    read_schedule(settings.every, settings.window)
+    if settings.student.merge:
+        raise InvalidInput("student.merge is true, but a student learns on from adapters; leave it out, and merge by tutelage publish")
+    check_local_student(settings.student, "student", fetch=fetch)
+    if settings.teacher.edits:
+        raise InvalidInput(
+            f"teacher.edits is {settings.teacher.edits!r}, but nothing is written yet of what is to come; give teacher.model"
+        )
+    choose_style(settings.teacher.style, domain)
+    check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
+    _check_keeping(settings.keeping, "keeping", fetch)
+    window = f", within {settings.window}" if settings.window else ""
+    return f"teach {settings.student.model} what comes into {settings.inbox}, every {settings.every}{window}"
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from safetensors import SafetensorError
 
@@ -17,6 +18,9 @@ from protocol.files import is_disk_full
 from recipes.file_commands import FILE_COMMANDS, add_file_commands
 from recipes.launching import Seat, keep_one_gpu, start_processes, take_seat
 from recipes.line_commands import LINE_COMMANDS, add_line_commands
+
+if TYPE_CHECKING:  # it takes a while to load, and help is quick
+    from recipes.settings import RecipeSettings
 
 DESCRIPTION = "Train a teacher to write self-edits, and adapt students with it."
 EXAMPLES = """examples:
@@ -30,11 +34,16 @@ EXAMPLES = """examples:
   tutelage expand challenges.json --directives '{"use_size_augmentations": true}' --count   training tasks that ARC's tasks make
   tutelage grade answers.jsonl --grader lexical --out graded.jsonl
   tutelage serve recipes/serve.yaml                     a student for teachers elsewhere: student.exchange=http://127.0.0.1:8400
+  tutelage watch inbox recipes/tiny/watch.yaml --every 6h --window 01:00-05:00   a student learns what comes into a folder
   tutelage versions runs/my-line                        a student that keeps learning: its versions; see also rollback, diff, publish
   tutelage schema reward_request                        the protocol as JSON Schema
 
 A run lives in runs/NAME. Interrupted anywhere, the same command continues it.
 """
+
+WATCH: Final = Path("recipes/tiny/watch.yaml")
+OWN_COMMANDS: Final = ("serve", "watch")
+"""Of kinds of recipes."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,8 +55,25 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", type=Path, help="a YAML file, such as recipes/quickstart.yaml")
     serve = commands.add_parser("serve", help="serve a student to teachers elsewhere", formatter_class=argparse.RawTextHelpFormatter)
     serve.add_argument("recipe", type=Path, help="a recipe of kind serve, such as recipes/serve.yaml")
-    for command, settable in ((run, "rounds=3 or student.model=FOLDER"), (serve, "port=8500 or student.model=FOLDER")):
-        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"settings to change, such as {settable}")
+    watch = commands.add_parser(
+        "watch", help="keep a student learning from what comes into a folder", formatter_class=argparse.RawTextHelpFormatter
+    )
+    watch.add_argument(
+        "inbox", type=Path, metavar="INBOX", help="a folder of documents: .txt, .md, .json, .jsonl; nothing in it is changed"
+    )
+    watch.add_argument("--every", metavar="TIME", help="from one update to the next, such as 30s, 10m, 6h or 1d")
+    watch.add_argument("--window", metavar="FROM-TO", help="updates start only then, in local time, such as 01:00-05:00")
+    watch.add_argument("--once", action="store_true", help="leave after one update")
+    for command, metavar, what in (
+        (run, "KEY=VALUE", "settings to change, such as rounds=3 or student.model=FOLDER"),
+        (serve, "KEY=VALUE", "settings to change, such as port=8500 or student.model=FOLDER"),
+        (
+            watch,
+            "[RECIPE] KEY=VALUE",
+            f"a recipe of kind watch, or {WATCH}; and settings to change, such as keeping.strategies=[constrain]",
+        ),
+    ):
+        command.add_argument("overrides", nargs="*", metavar=metavar, help=what)
         command.add_argument("--processes", type=int, metavar="N", help="start N processes on this machine by torchrun, one for each GPU")
         command.add_argument(
             "--dry-run", action="store_true", help="check everything but the hub, print the resolved recipe, what it would do and cost"
@@ -64,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
-    if unknown := [word for word in rest if options.command not in ("run", "serve", "grade") or word.startswith("-") or "=" not in word]:
+    if unknown := [word for word in rest if not may_follow(options.command, word)]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         options.overrides += rest
@@ -76,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command := {**FILE_COMMANDS, **LINE_COMMANDS}.get(options.command):
             print(command(options))
             return 0
-        return run_recipe(options.recipe, options.overrides, seat, options.processes, options.dry_run, options.command == "serve")
+        return run_recipe(options, seat)
     except TutelageError as error:
         who = f"process {seat.rank}: " if seat.rank else ""
         print(f"tutelage: {who}{error}", file=sys.stderr)
@@ -107,16 +133,41 @@ def print_schema(message: str | None) -> int:
     return 0
 
 
-def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int | None, dry_run: bool, serving: bool = False) -> int:
-    from recipes.checks import check, estimate
-    from recipes.config import load_recipe, to_yaml
+def may_follow(command: str, word: str) -> bool:
+    """Whether a word after options is a setting; to watch it may be the recipe."""
+    return command in ("run", "grade", *OWN_COMMANDS) and not word.startswith("-") and ("=" in word or command == "watch")
 
+
+def read_settings(options: argparse.Namespace) -> tuple[Path, list[str], "RecipeSettings"]:
+    """The recipe file, the words that change it, and what they come to."""
+    from recipes.config import load_recipe
+
+    words = list(options.overrides)
+    if options.command != "watch":
+        return options.recipe, words, load_recipe(options.recipe, words)
+    path = Path(words.pop(0)) if words and "=" not in words[0] else WATCH
+    settings = load_recipe(path, words)
+    given = {"inbox": str(options.inbox), "every": options.every, "window": options.window, "once": options.once or None}
+    for key, value in given.items():
+        if value is not None and hasattr(settings, key):
+            setattr(settings, key, value)
+    return path, words, settings
+
+
+def run_recipe(options: argparse.Namespace, seat: Seat) -> int:
+    from recipes.checks import check, estimate
+    from recipes.config import to_yaml
+
+    processes, dry_run = options.processes, options.dry_run
     if processes is not None and (processes < 1 or seat.size > 1):
         started = f", but a launcher has started {seat.size} already; leave it out" if seat.size > 1 else "; it must be at least 1"
         raise InvalidInput(f"--processes is {processes}{started}")
-    settings = load_recipe(path, list(overrides))
-    if serving != (settings.recipe == "serve"):
-        raise InvalidInput(f"{path} is a recipe of kind {settings.recipe}; use tutelage {'run' if serving else 'serve'} {path}")
+    path, overrides, settings = read_settings(options)
+    command = settings.recipe if settings.recipe in OWN_COMMANDS else "run"
+    if command != options.command:
+        raise InvalidInput(
+            f"{path} is a recipe of kind {settings.recipe}; use tutelage {command}{' INBOX' if command == 'watch' else ''} {path}"
+        )
     if seat.rank == 0:
         plan = check(settings, processes or seat.size, fetch=not dry_run)
         if dry_run:
@@ -124,7 +175,7 @@ def run_recipe(path: Path, overrides: Sequence[str], seat: Seat, processes: int 
     if dry_run:
         return 0
     if processes is not None and processes > 1:
-        return start_processes(processes, ["serve" if serving else "run", str(path), *overrides])
+        return start_processes(processes, [command, str(path), *overrides])
     keep_one_gpu(seat)
     _prepare_libraries(settings.threads)
     from recipes.assembly import assemble

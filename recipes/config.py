@@ -24,11 +24,12 @@ _AT_LEAST_ONE = (
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows max_waiting max_body_mb max_answers "
-    "row_tokens questions answer_tokens timed_steps concurrency sequences"
+    "row_tokens questions answer_tokens timed_steps concurrency sequences max_mb"
 ).split()
 _NAMED = ("teachers", "students", "strategies")
 """Settings that are entries by name, any of which may be left out by null."""
 _AT_MOST_ONE = ("learning_rate", "top_p")
+_NOT_NEGATIVE = ("seed", "closed_book_weight", "lasting", "compared", "pictures", "warmup_steps", "gather_seconds", "settle_seconds")
 _ABOVE_ZERO = ("lease_seconds", "learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
 
 
@@ -189,7 +190,7 @@ def _check_values(settings: Any, place: str, prefix: str = "") -> None:
             raise InvalidInput(f"{place}: {key} is {value}; it must be a number above 0")
         if item.name in _AT_MOST_ONE and value > 1:
             raise InvalidInput(f"{place}: {key} is {value}; it must be in (0, 1]")
-        if item.name in ("seed", "closed_book_weight", "lasting", "compared", "pictures", "warmup_steps", "gather_seconds") and value < 0:
+        if item.name in _NOT_NEGATIVE and value < 0:
             raise InvalidInput(f"{place}: {key} is {value}; it must not be negative")
         if item.name == "baselines" and (strange := [name for name in value if name not in BASELINES]):
             raise InvalidInput(f"{place}: {key} has {strange[0]!r}; {_did_you_mean(strange[0], list(BASELINES))}")

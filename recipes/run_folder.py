@@ -105,6 +105,10 @@ class RunFolder:
             )
         write_json(path, known)
 
+    def add_contexts(self, contexts: Sequence[Context]) -> None:
+        """Keep contexts that were not known when the run began, before its journal speaks of them."""
+        write_contexts(self.path, [*read_contexts(self.path).values(), *contexts])
+
     def log_metrics(self, **metrics: Any) -> None:
         """Append a row to `metrics.jsonl`."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -196,6 +200,7 @@ def _refuse_other_inputs(path: Path, inputs: Mapping[str, str]) -> None:
 _DECIDE_NOTHING = {
     *(f"judge.{name}" for name in ("batch_size", "timeout", "retries", "cache", "max_missing")),
     "distributed.join_seconds",
+    *("inbox", "every", "window", "once", "settle_seconds", "max_mb"),
     *(item.name for item in fields(Serve) if item.name not in ("student", *(item.name for item in fields(RecipeSettings)))),
 }
 """Settings that may change while a run goes on: no figure depends on them."""

@@ -2,11 +2,9 @@
 
 import os
 import secrets
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -19,6 +17,7 @@ from recipes.run_folder import RunFolder
 from recipes.settings import FOLDER, Serve
 from recipes.shared_student import SharedStudent
 from recipes.stages import place_grader
+from recipes.stopping import stopping
 from recipes.team import Team
 from recipes.terminal import console, note
 from student.deaths import Deaths
@@ -111,22 +110,3 @@ def find_token(settings: Serve, folder: Path) -> tuple[str, str]:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_urlsafe(32))
     return path.read_text(encoding="ascii").strip(), f"the token, for teachers: export {settings.token_env}=$(cat {path})"
-
-
-@contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Have the first SIGTERM or Ctrl-C stop in good order; the next ends the process as ever."""
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def handle(number: int, frame: object) -> None:
-        console.print("stopping, once what is being trained is finished; again Ctrl-C stops at once")
-        stop()
-        signal.signal(number, former[signal.Signals(number)])
-
-    for number in former:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

@@ -375,6 +375,34 @@ class Continual(RecipeSettings):
 
 
 @dataclass
+class Watch(RecipeSettings):
+    """Teach a student what comes into a folder, update after update, each a version in its line or refused by the gate.
+
+    Attributes:
+        inbox: The folder. A document that was learned or refused stays there, and is not learned again.
+        line: The folder of the student's versions, which other recipes may go on with; empty means `line` in the run folder.
+        every: From the start of an update to the next: `30s`, `10m`, `6h`, `1d`.
+        window: Updates start only then, in local time: `01:00-05:00`, `22:30-04:00`; empty means always.
+        once: Leave after one update.
+        settle_seconds: A file that has changed within them may be half written, and waits.
+        max_mb: A larger file is left.
+        keeping: How the student keeps what it knew.
+    """
+
+    seed: int = 0
+    inbox: str = ""
+    line: str = ""
+    every: str = "6h"
+    window: str = ""
+    once: bool = False
+    settle_seconds: float = 2.0
+    max_mb: int = 16
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+    keeping: KeepingSettings = field(default_factory=KeepingSettings)
+
+
+@dataclass
 class Pretrain(RecipeSettings):
     """Pretrain a tiny model from scratch, into the folder `output`.
 
@@ -480,6 +508,7 @@ RECIPES: dict[str, type[RecipeSettings]] = {
     "write_questions": WriteQuestions,
     "experiment": Experiment,
     "continual": Continual,
+    "watch": Watch,
     "pretrain": Pretrain,
     "bench": Bench,
     "serve": Serve,

@@ -46,6 +46,17 @@ from teacher.settings import TeacherSettings
 TEXTS: Final = TypeAdapter(list[str])
 
 
+class TooLongForTeacher(InvalidInput):
+    """A context does not fit into the teacher with its prompt."""
+
+    def __init__(self, context: Context, tokens: int, positions: int):
+        super().__init__(
+            f"context {context.label!r} is too long for the teacher: its prompt has {tokens} tokens, the model has {positions} positions; "
+            "split the passage, or take another teacher"
+        )
+        self.context = context
+
+
 def place_grader(team: Team, recipe: RecipeSettings, folder: RunFolder) -> Placed[Grader]:
     """The recipe's grader, once in every process; a judge keeps its verdicts in the run folder."""
     grader = recipe.grader or open_domain(recipe.domain, recipe.grids).default_grader
@@ -135,10 +146,7 @@ def sample(
     too_long = team.together(Policy.find_too_long, policy, [prompt for batch in prompts for prompt in batch])[0]
     if too_long:
         index, tokens, positions = too_long
-        raise InvalidInput(
-            f"context {contexts[index].label!r} is too long for the teacher: its prompt has "
-            f"{tokens} tokens, the model has {positions} positions; split the passage, or take another teacher"
-        )
+        raise TooLongForTeacher(contexts[index], tokens, positions)
     pieces = [(policy, *piece) for piece in zip(prompts, seeds, strict=True)]
     for number, texts in team.share(Policy.sample, pieces, TEXTS):
         yield batches[number], seeds[number], [(text, style) for text in texts]

@@ -5,16 +5,21 @@ Several students learn side by side on one base, each its own lessons; how an in
 Source: sequential self-edits (SEAL, arXiv 2506.10943, section 6), which are merged one after the other as published.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from protocol.domain import Domain
 from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.messages import Lesson
 from student.answers import answer_routed
-from student.base import FrozenBase
+from student.base import ADAPTER, FrozenBase
 from student.cohort import Cohort, Trained
 from student.engines import obstacle_to_cohort
 from student.inner_loop import InnerLoop
@@ -25,7 +30,11 @@ from student.stacked import Adapter, Stack
 
 
 class Learner:
-    """A base, and the way in which students on it learn on."""
+    """A base, and the way in which students on it learn on.
+
+    Attributes:
+        base, domain, settings: As they were given.
+    """
 
     def __init__(self, base: FrozenBase, domain: Domain, settings: KeepingSettings, seed: int = 0):
         """`seed` decides what the base writes of itself.
@@ -35,7 +44,7 @@ class Learner:
         """
         if obstacle := obstacle_to_cohort(base):
             raise InvalidInput(f"a student that keeps learning is trained in cohorts, but {obstacle}; take another student")
-        self._domain, self._settings = domain, settings
+        self.base, self.domain, self.settings = base, domain, settings
         self._engine, self._stack = Cohort(base), Stack(base, base.settings.rank)
         self._keeping = Keeping(base, domain, settings, seed)
 
@@ -59,12 +68,12 @@ class Learner:
 
     def ask(self, students: Sequence[Learned], prompts: Sequence[Sequence[str]]) -> list[list[str]]:
         """Ask each student its own prompts."""
-        alike, longest = [1.0] * len(students), [self._domain.answer_tokens] * len(students)
+        alike, longest = [1.0] * len(students), [self.domain.answer_tokens] * len(students)
         return answer_routed(self._stack, [student.adapter for student in students], alike, prompts, longest)
 
     def _is_due(self, before: Learned, after: Learned) -> bool:
-        every = self._settings.consolidate_every
-        return "consolidate" in self._settings.strategies and len(before.lessons) // every < len(after.lessons) // every
+        every = self.settings.consolidate_every
+        return "consolidate" in self.settings.strategies and len(before.lessons) // every < len(after.lessons) // every
 
     def _train(self, loops: Sequence[InnerLoop | InnerLoopFailed]) -> list[Adapter | InnerLoopFailed]:
         """What each student has learned after its inner loop."""
@@ -93,11 +102,42 @@ def _add(stack: Stack, loop: InnerLoop, trained: Trained) -> Adapter | InnerLoop
 
 
 def save(base: FrozenBase, learned: Learned, folder: Path) -> None:
-    """Write what a student has learned as a PEFT folder, or as the model that it makes (`student.merge`), whole or not at all."""
+    """Write what a student has learned as a PEFT folder, or as the model that it makes (`student.merge`), whole or not at all.
+
+    The folder's adapter is scaled by 1, so that `load` gives back the same bits.
+    """
     rank = learned.adapter[0][0].shape[0]
     stack = Stack(base, rank)
     row = stack.empty(1)
     for (a, b), (own_a, own_b) in zip(stack.pairs(row), learned.adapter, strict=True):
-        a[0, :rank], b[0, :, :rank] = own_a, own_b / stack.scale(rank)
+        a[0, :rank], b[0, :, :rank] = own_a, own_b
     stack.write_template(row[0], rank)
-    save_version(base, base.settings, folder)
+    template = base.model.peft_config[ADAPTER]
+    template.lora_alpha = rank
+    try:
+        save_version(base, base.settings, folder)
+    finally:
+        template.lora_alpha = base.settings.alpha
+
+
+def load(base: FrozenBase, folder: Path) -> Adapter:
+    """The adapter of a folder that `save` has written.
+
+    Raises:
+        InvalidInput: It holds none, or one of another model.
+    """
+    names = [name for name, module in base.model.named_modules() if isinstance(module, LoraLayer)]
+    stack = Stack(base, 1)
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        rank, scale = config["r"], config["lora_alpha"] / config["r"]
+        weights = {key: tensor.to(stack.device, stack.dtype) for key, tensor in load_file(folder / "adapter_model.safetensors").items()}
+        adapter = [(weights.pop(f"{name}.lora_A.weight"), scale * weights.pop(f"{name}.lora_B.weight")) for name in names]
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, SafetensorError) as error:
+        raise InvalidInput(
+            f"{folder} holds no adapter of {base.settings.model} ({error}); give the model that it was trained on"
+        ) from error
+    shapes = [((rank, inputs), (outputs, rank)) for inputs, outputs in stack.shapes]
+    if weights or [(tuple(a.shape), tuple(b.shape)) for a, b in adapter] != shapes:
+        raise InvalidInput(f"{folder} holds an adapter of another model than {base.settings.model}; give the model that it was trained on")
+    return adapter

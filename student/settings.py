@@ -53,6 +53,11 @@ class KeepingSettings:
     consolidate_texts: int = 6
     consolidate_others: int = 6
 
+    @property
+    def name(self) -> str:
+        """How a version's record names it."""
+        return "+".join(self.strategies) or "merge"
+
     def check(self, place: str, prefix: str) -> None:
         """Ranges.
 

@@ -3,6 +3,7 @@
     LINE/
       versions.jsonl   what was learned, refused and rolled back (`student.version_records`)
       head.json        which record the log is known to reach: one that ends earlier has lost lines
+      contexts.jsonl   what the updates were about (`student.version_contexts`)
       v0001/           a PEFT adapter, or a merged model, with the whole change against the base; and answers.jsonl
       lock             held by who writes
 
