@@ -99,8 +99,9 @@ class Knowledge:
         return [Example(completion=training_sequence(context.title, text)) for text in texts]
 
     def ask(self, context: Context, in_view: bool = False) -> Sequence[str]:
-        passage = passage_prompt(context.title, context.passage) if in_view else ""
-        return [passage + question_prompt(context.title, question.text) for question in context.questions]
+        own = passage_prompt(context.title, context.passage) if in_view else ""
+        found = ["".join(passage_prompt(passage.title, passage.text) for passage in question.found) for question in context.questions]
+        return [own + seen + question_prompt(context.title, question.text) for seen, question in zip(found, context.questions, strict=True)]
 
     def read_answers(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]], grader: Grader) -> Sequence[Outcomes]:
         questions = [question for context in contexts for question in context.questions]
