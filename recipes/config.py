@@ -14,8 +14,9 @@ from protocol.errors import InvalidInput
 from recipes.domains.settings import GridSettings
 from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
+from recipes.memory import MemorySettings
 from recipes.settings import BASELINES, RECIPES, RecipeSettings
-from student.settings import KeepingSettings, StudentSettings
+from student.settings import KeepingSettings, RetrievalSettings, StudentSettings
 from teacher.settings import EndpointSettings
 
 _AT_LEAST_ONE = (
@@ -163,7 +164,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_values(settings: Any, place: str, prefix: str = "") -> None:
     """Ranges, all the way down."""
-    if isinstance(settings, GridSettings | EditorSettings | KeepingSettings):
+    if isinstance(settings, GridSettings | EditorSettings | KeepingSettings | MemorySettings | RetrievalSettings):
         settings.check(place, prefix)
     if isinstance(settings, EndpointSettings):
         refuse_secrets(prefix.rstrip("."), settings.base_url, settings.api_key_env)

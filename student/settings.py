@@ -83,7 +83,8 @@ class RetrievalSettings:
     Attributes:
         passages: So many are in view of a question, at most.
         floor: A passage whose score is no higher is not shown. One that shares no word with the question scores 0; beyond that, what a
-            score is worth depends on the store.
+            score is worth depends on the store. It matters where not all that is asked about is stored: a student believes what is in
+            view before what it has learned.
     """
 
     passages: int = 1

@@ -22,8 +22,10 @@ from recipes.domains.knowledge_text import (
     training_sequence,
 )
 from recipes.domains.subjects import tell_of_others
+from recipes.domains.uses import load_uses
 from recipes.domains.written import find_written
 from recipes.graders.words import first_line, squad_metric
+from recipes.memory import Use
 
 MAX_CHARACTERS = 100_000
 MAX_SEQUENCES = 1024
@@ -49,6 +51,9 @@ class Knowledge:
 
             return load_tiny(split, 256 if limit is None else limit)
         return load_contexts(source, split), {}
+
+    def load_uses(self, source: str) -> Mapping[str, Use]:
+        return load_uses(source)
 
     def find_written(self, path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[tuple[str, str]]]:
         return find_written(path, contexts, count, key)
