@@ -74,7 +74,10 @@ class Domain(Protocol):
         ...
 
     def ask(self, context: Context, in_view: bool = False) -> Sequence[str]:
-        """What the student is asked; with closed book, without the passage unless `in_view`. May be more prompts than questions (votes)."""
+        """What the student is asked. May be more prompts than questions (votes).
+
+        With closed book the passage is in view only if `in_view`; and in any case what was found for a question.
+        """
         ...
 
     def read_answers(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]], grader: Grader) -> Sequence[Outcomes]:

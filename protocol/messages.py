@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from protocol.identity import content_id
 
 PROTOCOL_VERSION: Final = 1
+MOST_IN_VIEW: Final = 64
+"""Passages that may be looked up for a question."""
 
 Text = Annotated[str, StringConstraints(max_length=200_000)]
 ShortText = Annotated[str, StringConstraints(max_length=10_000)]
@@ -39,11 +41,24 @@ class Message(BaseModel):
         return content_id(type(self).__name__, self.model_dump(mode="json"))
 
 
+class Passage(Message):
+    """A text under its own title, as it is kept to be looked up."""
+
+    title: ShortText = ""
+    text: Text
+
+
 class Question(Message):
-    """One test of a context. Any of `answers` counts as right; no answers means it is asked but cannot be graded."""
+    """One test of a context. Any of `answers` counts as right; no answers means it is asked but cannot be graded.
+
+    Attributes:
+        found: Passages that were looked up for it, the best first: they are in view when it is asked. Where there are none, the field is
+            left out of what is sent and of identities.
+    """
 
     text: ShortText
     answers: Annotated[tuple[ShortText, ...], Field(max_length=1000)] = ()
+    found: Annotated[tuple[Passage, ...], Field(max_length=MOST_IN_VIEW, exclude_if=lambda found: not found)] = ()
 
 
 class Demonstration(Message):
@@ -75,6 +90,11 @@ class Context(Message):
     def label(self) -> str:
         """How messages to a user name it."""
         return self.title or self.passage[:40]
+
+    @property
+    def unaided(self) -> "Context":
+        """The same with nothing looked up for its questions."""
+        return self.model_copy(update={"questions": tuple(question.model_copy(update={"found": ()}) for question in self.questions)})
 
 
 class Example(Message):
@@ -142,7 +162,7 @@ class Task(Message):
 
 
 class RewardRequest(Message):
-    """Train on `edit`, answer the context's questions without the context in view, report, forget.
+    """Train on `edit`, answer the context's questions without the context in view (but with what was looked up for them), report, forget.
 
     Attributes:
         seeds: One inner loop per seed. All candidates of a context get the same seeds (common random numbers).
@@ -271,13 +291,18 @@ class AskRequest(Message):
 
 
 class Answers(Message):
-    """What the untouched base answered, one outcome per question."""
+    """What the untouched base answered, one outcome per question.
+
+    Attributes:
+        read_tokens: Of all that it was asked, with what was in view; None where it was not counted.
+    """
 
     version: Literal[1] = PROTOCOL_VERSION
     key: Id
     request: Id
     student: Id
     outcomes: Outcomes
+    read_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
 class Refusal(Message):

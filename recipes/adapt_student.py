@@ -3,7 +3,9 @@
 Works on contexts without questions too: then there is no accuracy to report, only the updated student.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +17,9 @@ from recipes.candidates import make_request, read_edit
 from recipes.domains import RecipeDomain
 from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.memory import Choice, Use, choose_memory
 from recipes.pictures import save_pictures
+from recipes.retrieval import look_up, store_passages
 from recipes.run_folder import RunFolder
 from recipes.settings import AdaptStudent
 from recipes.stages import ask, commit, open_student, place_grader, score, write_candidates
@@ -38,7 +42,12 @@ def run(settings: AdaptStudent, team: Team) -> Path:
         if stage not in journal.rounds:
             journal.append(RoundRecord(stage=stage, contexts=tuple(context.id for context in contexts)))
         editor = open_editor(settings, domain, folder.path)
-        records = write_candidates(team, settings.teacher, domain, contexts, settings.candidates, settings.seed, stage, journal, editor)
+        uses, store = domain.load_uses(settings.contexts.source), Path(settings.memory.store or folder.path / "store.jsonl")
+        choices = {context.id: choose_memory(context, uses.get(context.id, Use()), settings.memory) for context in contexts}
+        stored = store_passages(store, contexts, choices)
+        asked = dict(zip(choices, look_up(contexts, stored.values(), settings.retrieval), strict=True))
+        wanted = [context for context in contexts if choices[context.id].is_learned]
+        records = write_candidates(team, settings.teacher, domain, wanted, settings.candidates, settings.seed, stage, journal, editor)
         by_id = {context.id: context for context in contexts}
         lessons = [
             Lesson(context=by_id[record.context], edit=edit)
@@ -50,22 +59,25 @@ def run(settings: AdaptStudent, team: Team) -> Path:
         ) as exchange:
             if settings.use == "best":
                 lessons = best_lessons(exchange, task, lessons, settings, stage, journal)
+            lessons = [lesson.model_copy(update={"context": asked[lesson.context.id]}) for lesson in lessons]
             made, reasons = [], {record.context: record.unusable for record in records if record.unusable}
-            for title, learned in group_lessons(lessons, settings.passages):
+            for title, learned in group_lessons(lessons, settings.passages) if wanted else ():
                 try:
                     made.append((commit(exchange, task, learned, [settings.seed], journal, title), learned))
                 except InnerLoopFailed as error:
                     if settings.passages == "together":
                         raise
-                    reasons[learned[0].context.id] = str(error)
+                    reasons[learned[0].context.unaided.id] = str(error)
                     console.print(f"{title}: no lasting update: {error}")
-            if not made:
+            if wanted and not made:
                 raise InnerLoopFailed("no context has a lasting update; try another teacher")
-            updated = {lesson.context.id for _, learned in made for lesson in learned}
-            left = [context for context in contexts if context.id not in updated]
-            untouched = answer_untouched(exchange, task, left, stage, journal) if settings.passages == "single" else []
-            versions = report_versions(made, domain, untouched)
+            updated = {lesson.context.unaided.id for _, learned in made for lesson in learned}
+            left = [context for context in wanted if context.id not in updated]
+            only_stored = [asked[context.id] for context in contexts if not choices[context.id].is_learned]
+            as_they_are = [*([asked[c.id] for c in left] if settings.passages == "single" else []), *only_stored]
+            versions = report_versions(made, domain, answer_untouched(exchange, task, as_they_are, stage, journal))
             versions["without_update"] = [{"context": c.id, "title": c.label, "reason": reasons[c.id]} for c in left]
+            versions |= report_memory(contexts, asked, choices, str(store) if stored else None)
             report = folder.write_report(
                 {
                     "base": exchange.describe().model_dump(),
@@ -104,6 +116,26 @@ def best_lessons(
     return [lesson for _, lesson in best.values()]
 
 
+def report_memory(
+    contexts: Sequence[Context], asked: Mapping[str, Context], choices: Mapping[str, Choice], store: str | None
+) -> dict[str, Any]:
+    """The memory's part of a report.
+
+    Args:
+        asked: By id, contexts with what was found for their questions.
+
+    Returns:
+        The `store`; the `memory` of each context, and why; and how many questions about what is learned alone are `misled`: they have
+        a passage in view that can only be another's.
+    """
+    alone = [asked[context.id] for context in contexts if not choices[context.id].is_stored]
+    return {
+        "store": store,
+        "memory": [{"context": context.id, "title": context.label, **asdict(choices[context.id])} for context in contexts],
+        "misled": sum(bool(question.found) for context in alone for question in context.questions),
+    }
+
+
 def answer_untouched(
     exchange: Exchange, task: Task, contexts: Sequence[Context], stage: str, journal: Journal
 ) -> list[tuple[Context, Change]]:
@@ -129,7 +161,7 @@ def report_versions(made: Sequence[Made], domain: RecipeDomain, untouched: Seque
         "versions": [card.model_dump(exclude={"changes"}) for card, _ in made],
         "answers": [
             {
-                "context": context.id,
+                "context": context.unaided.id,
                 "title": context.title,
                 "prompt": prompt,
                 "gold": question.answers,
@@ -174,6 +206,12 @@ def describe_versions(report: dict[str, Any]) -> str:
     if "scores" in report:
         before, after = report["scores"]["before"], report["scores"]["after"]
         told += f"\nanswers right: {before['mean']:.1%} before, {after['mean']:.1%} after, on {after['n']} contexts"
+    if report.get("store"):
+        kept = Counter(choice["memory"] for choice in report["memory"])
+        told += f"\nmemory: {', '.join(f'{count} contexts in {name}' for name, count in kept.items())}; the store: {report['store']}"
+        told += "\nwhat is found there is in view, before and after; contexts in retrieval are answered by the student without an update"
+        if report["misled"]:
+            told += f"\n{report['misled']} questions about what is in weights alone have another's passage in view; raise retrieval.floor"
     answered = {row["context"] for row in report["answers"]}
     if left := report.get("without_update"):
         counted = "count as the untouched student answers them" if left[0]["context"] in answered else "do not count"

@@ -41,8 +41,10 @@ def make_request(
 ) -> RewardRequest:
     """A request whose seeds depend on the context and the repeat alone: common random numbers for all its candidates.
 
+    They do not depend on what was looked up for its questions: whatever is in view, it is the same adapter that is asked.
+
     Args:
         repeats: Which repeats are to be run, counted from 0.
     """
-    seeds = tuple(derive_seed(seed, "inner loop", context.id, repeat) for repeat in repeats)
+    seeds = tuple(derive_seed(seed, "inner loop", context.unaided.id, repeat) for repeat in repeats)
     return RewardRequest(task=task, context=context, edit=edit, seeds=seeds, probes=tuple(probes))

@@ -24,6 +24,7 @@ from recipes.inputs import (
     choose_task,
     load_data,
 )
+from recipes.memory import Use, choose_memory
 from recipes.run_folder import check_run_folder
 from recipes.schedule import read_schedule
 from recipes.settings import (
@@ -48,6 +49,7 @@ from recipes.settings import (
 )
 from recipes.zero_configs import check_config, zero_stage
 from student.settings import KeepingSettings
+from student.store import read_store
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 SHORTEST_TOKEN: Final = 16
@@ -136,12 +138,21 @@ def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:
     domain, task = choose_task(settings)
     choose_style(settings.teacher.style, domain)
     contexts, _ = load_data(domain, settings.contexts, "contexts", questions=settings.use == "best", fetch=fetch)
-    check_teacher(settings.teacher, "teacher", domain, contexts, settings.candidates, fetch=fetch)
+    if settings.memory.choice != "weights" and not domain.closed_book:
+        raise InvalidInput(
+            f"memory.choice is {settings.memory.choice!r}, but domain {settings.domain} has its contexts in view; leave it out"
+        )
+    if settings.memory.store:
+        read_store(Path(settings.memory.store))
+    uses = domain.load_uses(settings.contexts.source)
+    learned = [c for c in contexts if choose_memory(c, uses.get(c.id, Use()), settings.memory).is_learned]
+    check_teacher(settings.teacher, "teacher", domain, learned, settings.candidates, fetch=fetch)
     check_student(settings.student, "student", task, fetch=fetch)
-    written = len(contexts) * settings.candidates
+    written = len(learned) * settings.candidates
     loops = written * settings.repeats if settings.use == "best" else 0
-    updates = "one lasting update" if settings.passages == "together" else f"{len(contexts)} lasting updates"
-    return f"{written} self-edits on {len(contexts)} contexts, {loops} inner loops, {updates}"
+    updates = "one lasting update" if settings.passages == "together" else f"{len(learned)} lasting updates"
+    looked_up = f", {len(contexts) - len(learned)} contexts looked up" if len(learned) < len(contexts) else ""
+    return f"{written} self-edits on {len(learned)} contexts, {loops} inner loops, {updates}{looked_up}"
 
 
 def _check_compare(settings: Compare, fetch: bool) -> str:

@@ -43,6 +43,7 @@ def run(settings: Compare, team: Team) -> Path:
                 candidates=settings.candidates,
                 together=settings.passages == "together",
                 editor=editor,
+                retrieval=settings.retrieval,
             )
             for seed in settings.seeds
         ]

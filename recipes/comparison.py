@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from rich import box
@@ -15,6 +15,9 @@ from recipes.statistics import Groups, Summary, difference, mean_by_context, sum
 
 _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "reference_edits", "in_context", "other_context"))
 """Differences that the report has and the screen leaves out."""
+
+_ASKED = ("no_edit", "in_context", "retrieval", "weights_and_retrieval")
+"""Conditions that differ in what is read: all others read as much as the untouched student."""
 
 
 @dataclass
@@ -46,12 +49,15 @@ class Scores:
     """All conditions on one student, and the side effects of each context's first self-edit by the last teacher: (before, after).
 
     None where that has no effect, or the probe was not asked or graded. `refusals` are reasons, one for each condition that has any.
+    `read_tokens` and `found` are as in `recipes.conditions.Tried`.
     """
 
     conditions: dict[str, Measured]
     leakage: list[tuple[float, float] | None]
     retention: list[tuple[float, float] | None]
     refusals: dict[str, str] = field(default_factory=dict)
+    read_tokens: Mapping[str, float] = field(default_factory=dict)
+    found: Sequence[float] = ()
 
 
 def report_student(contexts: Sequence[Context], seeds: Sequence[Tried], last: str) -> dict[str, Any]:
@@ -88,7 +94,8 @@ def find_graded(tried: Sequence[Tried]) -> list[int]:
 
 def take(tried: Tried, contexts: Sequence[int]) -> Tried:
     """What came of some of the contexts."""
-    return Tried([tried.base[i] for i in contexts], {name: [row[i] for i in contexts] for name, row in tried.rows.items()})
+    rows = {name: [row[i] for i in contexts] for name, row in tried.rows.items()}
+    return replace(tried, base=[tried.base[i] for i in contexts], rows=rows, found=[tried.found[i] for i in contexts if tried.found])
 
 
 def measure_conditions(contexts: Sequence[Context], tried: Tried, last: str) -> Scores:
@@ -99,7 +106,7 @@ def measure_conditions(contexts: Sequence[Context], tried: Tried, last: str) -> 
     reasons = {name: [effect for own in row for effect in own if isinstance(effect, str)] for name, row in tried.rows.items()}
     untouched = Measured(base, [_score([own]) for own in tried.base], ungraded=_count_ungraded(tried.base, contexts))
     refusals = {name: own[0] for name, own in reasons.items() if own}
-    return Scores({"no_edit": untouched, **measured}, leakage, retention, refusals)
+    return Scores({"no_edit": untouched, **measured}, leakage, retention, refusals, tried.read_tokens, tried.found)
 
 
 def measure(row: Row, base: Sequence[Outcomes], contexts: Sequence[Context]) -> Measured:
@@ -159,11 +166,14 @@ def report_scores(seeds: Sequence[Scores], last: str, groups: Groups = None) -> 
         "refused": {name: sum(s.conditions[name].refused for s in seeds) for name in names},
         "ungraded": {name: sum(s.conditions[name].ungraded for s in seeds) for name in names},
         "trained_tokens": {name: round(sum(s.conditions[name].trained_tokens for s in seeds) / len(seeds), 1) for name in names},
+        "read_tokens": dict(seeds[0].read_tokens),
         "seconds": {name: round(sum(s.conditions[name].seconds for s in seeds), 1) for name in names},
         "differences": {f"{last}_minus_{name}": difference(pooled[last], pooled[name], groups) for name in names if name != last},
         "ranking": rank(pooled, groups),
         "refusals": {name: reason for scores in seeds for name, reason in scores.refusals.items()},
     }
+    if seeds[0].found:
+        report["found"] = summarize(seeds[0].found, groups)
     for name in ("leakage", "retention"):
         columns = zip(*(getattr(scores, name) for scores in seeds), strict=True)
         by_context = [[change for change in changes if change] for changes in columns]
@@ -220,6 +230,11 @@ def describe(report: Mapping[str, Any]) -> list[str]:
     for name, summary in report["differences"].items():
         if not name.endswith(_SELF_EVIDENT):
             told.append(f"{name}: {describe_difference(summary)}".replace("_", " "))
+    if "found" in report:
+        found, read = report["found"], report["read_tokens"]
+        told.append(f"looked up: the right passage for {found['mean']:.1%} [{found['low']:.1%}, {found['high']:.1%}] of questions")
+        costs = [f"{name} {tokens:.0f}".replace("_", " ") for name, tokens in read.items() if name in _ASKED]
+        told.append(f"tokens read for an answer: {', '.join(costs) or 'not counted'}")
     signs = [" > " if place["supported"] else " ~ " for place in report["ranking"][:-1]]
     ranking = "".join(place["condition"].replace("_", " ") + sign for place, sign in zip(report["ranking"], [*signs, ""], strict=True))
     told.append(f"ranking: {ranking}" + (" (~: its interval does not support the order)" if " ~ " in signs else ""))

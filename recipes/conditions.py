@@ -6,13 +6,14 @@ about all.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.errors import InnerLoopFailed, TutelageError
 from protocol.exchange import Exchange
 from protocol.journal import Journal
 from protocol.messages import (
+    Answers,
     AskRequest,
     Change,
     Context,
@@ -29,8 +30,10 @@ from protocol.messages import (
 from recipes.candidates import HELD_OUT, make_request, read_edit
 from recipes.domains import RecipeDomain
 from recipes.editor import Editor
+from recipes.retrieval import look_up, passage_of, share_found
 from recipes.stages import ask, commit, score, write_candidates
 from recipes.team import Team
+from student.settings import RetrievalSettings
 from teacher.settings import TeacherSettings
 
 PARAPHRASE: Final = "rewrite"
@@ -52,6 +55,7 @@ class HeldOut:
         retention: Contexts whose questions students know before any update.
         candidates: Self-edits per context by each teacher, and paraphrases.
         editor: Looks at them before any student does.
+        retrieval: How questions are looked up in a store of all the contexts.
     """
 
     domain: RecipeDomain
@@ -65,6 +69,7 @@ class HeldOut:
     candidates: int = 1
     together: bool = False
     editor: Editor | None = None
+    retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,14 @@ class Tried:
     Attributes:
         base: Its untouched answers, one entry per context.
         rows: By condition, in the order in which they are shown.
+        read_tokens: Tokens read for an answer, by condition; nothing for one where they were not counted.
+        found: For which share of its questions a context's own passage was found in the store; nothing if none was looked up.
     """
 
     base: Sequence[Outcomes]
     rows: Mapping[str, Row]
+    read_tokens: Mapping[str, float] = field(default_factory=dict)
+    found: Sequence[float] = ()
 
 
 def write_edits(team: Team, teacher: TeacherSettings, held_out: HeldOut, stage: str, journal: Journal) -> Written:
@@ -115,7 +124,8 @@ def try_conditions(
 ) -> Tried:
     """Try every condition on one student."""
     contexts, last, wanted = held_out.contexts, list(teachers)[-1], held_out.baselines
-    base = ask_base(exchange, held_out, f"{stage} · no_edit", journal)
+    untouched = ask_base(exchange, held_out, f"{stage} · no_edit", journal)
+    base = [answers.outcomes for answers in untouched]
     passage = [[SelfEdit()] for _ in contexts]
     plain: dict[str, Edits] = {"passage_only": passage} if "passage_only" in wanted else {}
     plain |= teachers
@@ -130,10 +140,24 @@ def try_conditions(
         matched["matched_paraphrase"] = paraphrases
     for name, edits in matched.items():
         rows[name] = learn(exchange, held_out, match(edits, rows[last], held_out.together), f"{stage} · {name}", journal)
+    read: dict[str, float | None] = dict.fromkeys(("no_edit", *rows), count_read(untouched))
     if "in_context" in wanted:
-        rows["in_context"] = read_in_context(exchange, held_out, base, f"{stage} · in_context", journal)
-    order = ("passage_only", *matched, *teachers, "reference_edits", "in_context", "other_context")
-    return Tried(base, {name: rows[name] for name in order if name in rows})
+        requests = [AskRequest(task=held_out.task, context=context, in_view=True) for context in contexts]
+        seen = ask(exchange, requests, f"{stage} · in_context", journal)
+        rows["in_context"], read["in_context"] = tell_effects(seen, base), count_read(seen)
+    found: list[float] = []
+    if "retrieval" in wanted or "weights_and_retrieval" in wanted:
+        looked_up = look_up(contexts, [passage_of(context) for context in contexts], held_out.retrieval)
+        found = [share_found(context) for context in looked_up]
+        seen = ask(exchange, [AskRequest(task=held_out.task, context=c) for c in looked_up], f"{stage} · retrieval", journal)
+        rows["retrieval"] = tell_effects(seen, base)
+        if "weights_and_retrieval" in wanted:
+            learned = learn(exchange, replace(held_out, contexts=looked_up), teachers[last], f"{stage} · weights_and_retrieval", journal)
+            rows["weights_and_retrieval"] = fall_back(learned, rows["retrieval"], base)
+        read |= dict.fromkeys(("retrieval", "weights_and_retrieval"), count_read(seen))
+    order = ("passage_only", *matched, *teachers, "reference_edits", "in_context", "retrieval", "weights_and_retrieval", "other_context")
+    shown = {name: rows[name] for name in order if name in rows and (name != "retrieval" or name in wanted)}
+    return Tried(base, shown, {name: tokens for name, tokens in read.items() if tokens is not None}, found)
 
 
 def tell_answers(tried: Tried, count: int) -> list[dict[str, list[str]]]:
@@ -149,15 +173,23 @@ def tell_answers(tried: Tried, count: int) -> list[dict[str, list[str]]]:
     return told
 
 
-def ask_base(exchange: Exchange, held_out: HeldOut, stage: str, journal: Journal) -> list[Outcomes]:
+def ask_base(exchange: Exchange, held_out: HeldOut, stage: str, journal: Journal) -> list[Answers]:
     """The untouched student's answers."""
-    outcomes = []
+    answers = []
     requests = [AskRequest(task=held_out.task, context=context) for context in held_out.contexts]
     for context, result in zip(held_out.contexts, ask(exchange, requests, stage, journal), strict=True):
         if isinstance(result, Refusal):
             raise TutelageError(f"context {context.label!r} cannot be asked about: {result.reason}; leave it out")
-        outcomes.append(result.outcomes)
-    return outcomes
+        answers.append(result)
+    return answers
+
+
+def count_read(results: Sequence[Answers | Refusal]) -> float | None:
+    """Tokens read for an answer, mean over those that were given; None where they were not counted."""
+    given = [result for result in results if isinstance(result, Answers)]
+    tokens = [result.read_tokens for result in given if result.read_tokens is not None]
+    answers = sum(len(result.outcomes) for result in given)
+    return sum(tokens) / answers if answers and len(tokens) == len(given) else None
 
 
 def learn_alone(exchange: Exchange, held_out: HeldOut, edits: Edits, stage: str, journal: Journal, probed: bool = False) -> Row:
@@ -225,12 +257,22 @@ def _give(edit: SelfEdit | str | None, tokens: int) -> SelfEdit | str | None:
     return edit.model_copy(update={"update": Update(tokens=tokens)}) if tokens else None
 
 
-def read_in_context(exchange: Exchange, held_out: HeldOut, base: Sequence[Outcomes], stage: str, journal: Journal) -> Row:
-    """The untouched student with the passage in view: what could be known from it."""
-    requests = [AskRequest(task=held_out.task, context=context, in_view=True) for context in held_out.contexts]
+def tell_effects(seen: Sequence[Answers | Refusal], base: Sequence[Outcomes]) -> Row:
+    """What the untouched student answers with something in view, against what it answers without."""
     return [
         [result.reason if isinstance(result, Refusal) else Effect(Change(base=before, adapted=(result.outcomes,)))]
-        for before, result in zip(base, ask(exchange, requests, stage, journal), strict=True)
+        for before, result in zip(base, seen, strict=True)
+    ]
+
+
+def fall_back(learned: Row, retrieved: Row, base: Sequence[Outcomes]) -> Row:
+    """What was learned with the store at hand, against the untouched student without it. What was not learned leaves the store alone."""
+    return [
+        [
+            Effect(Change(base=before, adapted=e.change.adapted), (), e.seconds, e.trained_tokens) if isinstance(e, Effect) else alone
+            for e in own
+        ]
+        for own, (alone,), before in zip(learned, retrieved, base, strict=True)
     ]
 
 

@@ -11,11 +11,9 @@ from yaml import YAMLError
 
 from protocol.address import refuse_secrets
 from protocol.errors import InvalidInput
-from recipes.domains.settings import GridSettings
-from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
-from recipes.settings import BASELINES, RECIPES, NetReward, RecipeSettings
-from student.settings import KeepingSettings, StudentSettings
+from recipes.settings import BASELINES, RECIPES, RecipeSettings
+from student.settings import StudentSettings
 from teacher.settings import EndpointSettings
 
 _AT_LEAST_ONE = (
@@ -171,7 +169,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_values(settings: Any, place: str, prefix: str = "") -> None:
     """Ranges, all the way down."""
-    if isinstance(settings, GridSettings | EditorSettings | KeepingSettings | NetReward):
+    if hasattr(settings, "check"):
         settings.check(place, prefix)
     if isinstance(settings, EndpointSettings):
         refuse_secrets(prefix.rstrip("."), settings.base_url, settings.api_key_env)

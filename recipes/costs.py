@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from protocol.messages import Context
+from recipes.memory import CHARACTERS_PER_TOKEN
 from recipes.settings import (
     AdaptStudent,
     Compare,
@@ -31,7 +32,6 @@ from teacher.settings import FinetuneSettings, TeacherSettings
 
 FLOPS: Final = 4e14
 BYTES_PER_SECOND: Final = 1.7e12
-CHARACTERS_PER_TOKEN: Final = 4.3
 EDIT_PER_PASSAGE: Final = 1.4
 LINES_PER_EDIT: Final = 7.4
 BYTES_PER_TRAINED: Final = 16

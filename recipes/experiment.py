@@ -69,6 +69,7 @@ def run(settings: Experiment, team: Team) -> Path:
                 seed,
                 settings.held_out_candidates,
                 editor=editor,
+                retrieval=settings.retrieval,
             )
             edits: dict[str, Edits] = {
                 "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", journal),

@@ -11,12 +11,22 @@ from protocol.errors import InvalidInput
 from recipes.domains.settings import GridSettings
 from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
-from student.settings import KeepingSettings, StudentSettings
+from recipes.memory import MemorySettings
+from student.settings import KeepingSettings, RetrievalSettings, StudentSettings
 from teacher.settings import FinetuneSettings, TeacherSettings
 
-BASELINES: Final = ("passage_only", "matched_passage", "matched_paraphrase", "in_context", "other_context")
-"""What teachers are compared with. `matched_…` train on as many tokens as the last teacher's self-edits make, `in_context` on none: it has
-the passage in view. `other_context` learns from the last teacher's self-edits about another context.
+BASELINES: Final = (
+    "passage_only",
+    "matched_passage",
+    "matched_paraphrase",
+    "in_context",
+    "retrieval",
+    "weights_and_retrieval",
+    "other_context",
+)
+"""What teachers are compared with. `matched_…` train on as many tokens as the last teacher's self-edits make. `in_context` and `retrieval`
+train on none: the one is handed the passage, the other has in view what is found in a store of all passages. `weights_and_retrieval` has
+both the last teacher's self-edits and the store. `other_context` learns from the last teacher's self-edits about another context.
 """
 
 
@@ -206,6 +216,7 @@ class AdaptStudent(RecipeSettings):
         candidates: Self-edits sampled per context.
         use: `all` of them, or the `best` by reward. The best is chosen on the contexts' own questions, so the accuracy
             reported for it is optimistic.
+        memory, retrieval: Which contexts are learned, which are kept in a store beside the student instead or too, and how it is searched.
         pictures: Of so many contexts, in domains that have pictures.
     """
 
@@ -213,6 +224,8 @@ class AdaptStudent(RecipeSettings):
     candidates: int = 1
     use: Literal["all", "best"] = "all"
     passages: Literal["single", "together"] = "together"
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     pictures: int = 6
     contexts: DataSettings = field(default_factory=DataSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
@@ -230,6 +243,7 @@ class Compare(RecipeSettings):
         passages: An inner loop for each context, or one adapter for all of them `together`.
         candidates: Self-edits per context by each teacher, and paraphrases. Single, each has inner loops of its own and their mean counts;
             together, one adapter learns all of them.
+        retrieval: How questions are looked up, for the baselines with a store.
         pictures: Of so many contexts, in domains that have pictures.
     """
 
@@ -237,6 +251,7 @@ class Compare(RecipeSettings):
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     passages: Literal["single", "together"] = "single"
     candidates: int = 1
+    retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     pictures: int = 6
     contexts: DataSettings = field(default_factory=DataSettings)
     retention: DataSettings = field(default_factory=DataSettings)
@@ -245,8 +260,9 @@ class Compare(RecipeSettings):
 
 
 def count_trained(baselines: Sequence[str], candidates: int = 1) -> int:
-    """How many of the baselines train a student; or what they train it on for each context, of paraphrases as many as `candidates`."""
-    return sum(candidates if name == "matched_paraphrase" else 1 for name in baselines if name != "in_context")
+    """How many of the baselines train a student; or what they train it on for each context, some of them on as many as `candidates`."""
+    several = ("matched_paraphrase", "weights_and_retrieval")
+    return sum(candidates if name in several else 1 for name in baselines if name not in ("in_context", "retrieval"))
 
 
 def usable_baselines(settings: Compare) -> tuple[list[str], list[str]]:
@@ -326,6 +342,7 @@ class Experiment(RecipeSettings, LoopSettings):
         held_out_candidates: Self-edits per held-out context by each teacher, and paraphrases, each with inner loops of its own; their mean
             counts. The lasting update learns all of them.
         baselines: Any of `BASELINES`.
+        retrieval: How questions are looked up, for the baselines with a store.
         new_student: Another student, which no reward comes from; without a model there is none.
         constants: Self-edits that fit any context. The best of them on the training contexts is compared as `best_constant`.
         pictures: Of so many held-out contexts, in domains that have pictures.
@@ -341,6 +358,7 @@ class Experiment(RecipeSettings, LoopSettings):
     held_out_repeats: int = 1
     held_out_candidates: int = 1
     baselines: list[str] = field(default_factory=lambda: ["passage_only", "other_context"])
+    retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     constants: list[str] = field(default_factory=list)
     pictures: int = 6
     lasting: int = 4

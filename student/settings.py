@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from protocol.errors import InvalidInput
+from protocol.messages import MOST_IN_VIEW
 
 Strategy = Literal["constrain", "replay", "consolidate"]
 
@@ -78,6 +79,32 @@ class KeepingSettings:
         for name in ("others", "replayed", "kept_texts", "kept_others", "consolidate_texts", "consolidate_others"):
             if (value := getattr(self, name)) < 0:
                 raise InvalidInput(f"{place}: {prefix}{name} is {value}; it must not be negative")
+
+
+@dataclass
+class RetrievalSettings:
+    """How questions are looked up in a store.
+
+    Attributes:
+        passages: So many are in view of a question, at most.
+        floor: A passage whose score is no higher is not shown. One that shares no word with the question scores 0; beyond that, what a
+            score is worth depends on the store. It matters where not all that is asked about is stored: a student believes what is in
+            view before what it has learned.
+    """
+
+    passages: int = 1
+    floor: float = 0.0
+
+    def check(self, place: str, prefix: str) -> None:
+        """See that every value is in its range.
+
+        Raises:
+            InvalidInput: Names the place, the key, which begins with `prefix`, the value and the remedy.
+        """
+        if not 1 <= self.passages <= MOST_IN_VIEW:
+            raise InvalidInput(f"{place}: {prefix}passages is {self.passages}; it must be in [1, {MOST_IN_VIEW}]")
+        if not 0 <= self.floor < float("inf"):
+            raise InvalidInput(f"{place}: {prefix}floor is {self.floor}; it must not be negative")
 
 
 @dataclass

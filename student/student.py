@@ -34,6 +34,7 @@ from protocol.messages import (
     measurement_key,
 )
 from protocol.processes import is_first_process
+from protocol.prompts import tokenize
 from student.answers import answer
 from student.base import FrozenBase, fingerprint
 from student.engines import choose_engine
@@ -163,7 +164,8 @@ class Student:
             (outcomes,) = grade(self._resolve, [(request.task, request.context, answers)])
         else:
             (outcomes,) = self._ask_base([(request.task, request.context)]).values()
-        return Answers(key=key, request=request.id, student=self._card.fingerprint, outcomes=outcomes)
+        read_tokens = sum(map(len, tokenize(self._base.tokenizer, prompts, self._settings.chat).input_ids)) if prompts else 0
+        return Answers(key=key, request=request.id, student=self._card.fingerprint, outcomes=outcomes, read_tokens=read_tokens)
 
     def _prepare(self, request: RewardRequest) -> Job:
         domain, grader = self._resolve(request.task)

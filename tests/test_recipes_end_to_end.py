@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from protocol.journal import CandidateRecord, CommitRecord, RewardRecord, read_records
+from protocol.messages import Passage
 from recipes.cli import main
+from student.store import read_store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,6 +96,8 @@ def test_real_text_goes_through_training_adapting_and_comparing(released: Path, 
         "question_writer",
         "trained_teacher",
         "in_context",
+        "retrieval",
+        "weights_and_retrieval",
         "other_context",
     ]
     assert (runs / "compare" / "conditions.svg").exists()
@@ -113,6 +117,38 @@ def test_a_context_without_questions_is_learned_without_a_score(tmp_path: Path, 
     assert "scores" not in adapted
     assert adapted["answers"] == []
     assert Path(adapted["versions"][0]["path"], "adapter_model.safetensors").exists()
+
+
+def test_what_changes_fast_is_looked_up_and_what_lasts_is_learned(tmp_path: Path, llama: str, olmo: str) -> None:
+    asked = [{"question": "Is it the harp or the lute that Ada plays?", "answer": "harp"}]
+    rows = [
+        {"title": "Ada", "context": "Ada plays the harp.", "questions": asked, "asked_per_day": 9},
+        {"title": "Weather", "context": "It rains.", "questions": [{"question": "Does it rain?", "answer": "yes"}], "changes_per_day": 4},
+        {"title": "Bob", "context": "Bob plays the lute."},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = [*overrides(tmp_path / "runs", llama, olmo), f"contexts.source={tmp_path / 'rows.jsonl'}"]
+    words = ["run", "recipes/tiny/adapt_student.yaml", *words]
+    assert main([*words, "name=adapt", "memory.choice=auto"]) == 0
+    adapted, folder = report(tmp_path / "runs", "adapt"), tmp_path / "runs" / "adapt"
+    assert [(row["title"], row["memory"]) for row in adapted["memory"]] == [
+        ("Ada", "weights"),
+        ("Weather", "retrieval"),
+        ("Bob", "retrieval"),
+    ]
+    assert list(read_store(folder / "store.jsonl").values()) == [
+        Passage(title="Weather", text="It rains."),
+        Passage(title="Bob", text="Bob plays the lute."),
+    ]
+    (written,) = (record for record in read_records(folder / "journal.jsonl") if isinstance(record, CandidateRecord))
+    assert [row["context"] for row in adapted["answers"]] == [written.context, adapted["memory"][1]["context"]]
+    prompts = [row["prompt"].split("Let's answer")[0] for row in adapted["answers"]]
+    assert prompts == ["Passage:\nBob\nBob plays the lute.\n\n", "Passage:\nWeather\nIt rains.\n\n"], "what shares a word is in view"
+    assert (adapted["without_update"], adapted["misled"]) == ([], 1)
+
+    assert main([*words, "name=stored", "memory.choice=retrieval", f"memory.store={folder}/store.jsonl"]) == 0
+    assert report(tmp_path / "runs", "stored")["versions"] == []
+    assert len(read_store(folder / "store.jsonl")) == 3
 
 
 def test_the_best_self_edit_by_reward_is_the_one_that_is_kept(tmp_path: Path, texts: str, llama: str, olmo: str) -> None:

@@ -12,6 +12,7 @@ from protocol.messages import Context
 from recipes.domains.few_shot import FewShot
 from recipes.domains.knowledge import Knowledge
 from recipes.domains.settings import GridSettings
+from recipes.memory import Use
 
 
 class Picture(Protocol):
@@ -46,6 +47,14 @@ class RecipeDomain(Domain, Protocol):
             source: A file, a folder, `hub:NAME`, or `tiny` for the domain's tiny world.
             split: Of a data set or a tiny world.
             limit: How many a tiny world makes; files are read whole.
+
+        Raises:
+            InvalidInput: Names the place, the value and the remedy.
+        """
+        ...
+
+    def load_uses(self, source: str) -> Mapping[str, Use]:
+        """What a source says of how its contexts are used, by context id.
 
         Raises:
             InvalidInput: Names the place, the value and the remedy.

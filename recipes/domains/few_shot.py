@@ -22,6 +22,7 @@ from recipes.domains.expansion import MAX_DEMONSTRATIONS, count_tasks, make_task
 from recipes.domains.grid_pictures import TaskPicture
 from recipes.domains.grids import UNREADABLE, Grid, from_text, read_answer, to_text, write_output, write_task
 from recipes.domains.settings import GridSettings
+from recipes.memory import Use
 from recipes.terminal import note
 
 
@@ -67,6 +68,9 @@ class FewShot:
         if len(fitting) < len(tasks):
             note(f"{source}: {too_large}; they are left out")
         return fitting, {}
+
+    def load_uses(self, source: str) -> Mapping[str, Use]:
+        return {}
 
     def find_written(self, path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[tuple[str, str]]]:
         return find_directives(path, contexts, count, key)

@@ -22,8 +22,10 @@ from recipes.domains.knowledge_text import (
     training_sequence,
 )
 from recipes.domains.subjects import tell_of_others
+from recipes.domains.uses import load_uses
 from recipes.domains.written import find_written
 from recipes.graders.words import first_line, squad_metric
+from recipes.memory import Use
 
 MAX_CHARACTERS = 100_000
 MAX_SEQUENCES = 1024
@@ -49,6 +51,9 @@ class Knowledge:
 
             return load_tiny(split, 256 if limit is None else limit)
         return load_contexts(source, split), {}
+
+    def load_uses(self, source: str) -> Mapping[str, Use]:
+        return load_uses(source)
 
     def find_written(self, path: Path, contexts: Sequence[Context], count: int, key: str) -> Mapping[str, Sequence[tuple[str, str]]]:
         return find_written(path, contexts, count, key)
@@ -99,8 +104,9 @@ class Knowledge:
         return [Example(completion=training_sequence(context.title, text)) for text in texts]
 
     def ask(self, context: Context, in_view: bool = False) -> Sequence[str]:
-        passage = passage_prompt(context.title, context.passage) if in_view else ""
-        return [passage + question_prompt(context.title, question.text) for question in context.questions]
+        own = passage_prompt(context.title, context.passage) if in_view else ""
+        found = ["".join(passage_prompt(passage.title, passage.text) for passage in question.found) for question in context.questions]
+        return [own + seen + question_prompt(context.title, question.text) for seen, question in zip(found, context.questions, strict=True)]
 
     def read_answers(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]], grader: Grader) -> Sequence[Outcomes]:
         questions = [question for context in contexts for question in context.questions]

@@ -12,6 +12,7 @@ from protocol.messages import (
     Lesson,
     Message,
     Outcome,
+    Passage,
     Provenance,
     Question,
     Refusal,
@@ -94,6 +95,29 @@ def test_a_contexts_group_is_no_part_of_any_identity(group: str) -> None:
         "ec92d25203d27c7ee234bf69c359de6e",
     ]
     assert Context.model_validate_json(context.model_dump_json()).group == group
+
+
+def test_what_was_looked_up_for_a_question_is_part_of_every_identity_but_that_of_the_unaided_context() -> None:
+    found = (Passage(title="Bob", text="Bob plays the lute."),)
+    context = CONTEXT.model_copy(update={"questions": (CONTEXT.questions[0].model_copy(update={"found": found}),)})
+    aided, plain = (
+        [
+            about,
+            AskRequest(task=TASK, context=about),
+            RewardRequest(task=TASK, context=about, edit=SelfEdit(), seeds=(1,)),
+            CommitRequest(task=TASK, lessons=(Lesson(context=about, edit=SelfEdit()),), seed=1),
+        ]
+        for about in (context, CONTEXT)
+    )
+    assert len({message.id for message in (*aided, *plain)}) == 8
+    assert context.unaided == CONTEXT
+    assert Context.model_validate_json(context.model_dump_json()) == context
+
+
+def test_a_question_for_which_nothing_was_looked_up_is_sent_without_the_field() -> None:
+    assert CONTEXT.questions[0].model_dump() == {"text": "What does Ada play?", "answers": ("harp",)}
+    with pytest.raises(ValidationError, match="at most 64"):
+        Question(text="?", found=(Passage(text="x"),) * 65)
 
 
 def test_gained_and_lost_answers_are_counted_over_all_repeats() -> None:

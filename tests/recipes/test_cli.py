@@ -57,13 +57,14 @@ def test_a_dry_run_says_what_would_run_and_makes_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("recipe", "words", "plan", "cost"),
     [
-        # Two teachers and paraphrases have 5 self-edits per context; references and the three other baselines that train have one.
-        ("tiny/compare.yaml", ["candidates=5", "seeds=[0,1]"], "7 conditions on 8 contexts and 2 students: 608 inner loops", ": 288,"),
+        # Two teachers, paraphrases, and the last teacher with a store have 5 self-edits per context; references and the three other
+        # baselines that train have one.
+        ("tiny/compare.yaml", ["candidates=5", "seeds=[0,1]"], "8 conditions on 8 contexts and 2 students: 768 inner loops", ": 368,"),
         (
             "tiny/compare.yaml",
             ["candidates=5", "passages=together"],
-            "6 conditions on 8 contexts and 2 students: 12 lasting updates",
-            ": 5,",
+            "7 conditions on 8 contexts and 2 students: 14 lasting updates",
+            ": 6,",
         ),
         ("quickstart.yaml", ["held_out_candidates=5"], "and 288 to compare", ": 136,"),
     ],
@@ -103,6 +104,11 @@ def test_a_plan_counts_every_self_edit(tmp_path: Path, recipe: str, words: list[
         (["recipes/bench.yaml", "subjects.tiny.timed_steps=2"], "subjects.tiny.timed_steps is 2; it must be at least 3"),
         (["recipes/bench.yaml", "subjects.tiny.contexts.split=population"], "subjects.tiny.contexts has no reference self-edits"),
         (["recipes/quickstart.yaml", "name=../x"], "must be a plain folder name"),
+        (["recipes/tiny/compare.yaml", "retrieval.passages=65"], "retrieval.passages is 65; it must be in [1, 64]"),
+        (["recipes/tiny/compare.yaml", "retrieval.floor=-1"], "retrieval.floor is -1.0; it must not be negative"),
+        (["recipes/tiny/adapt_student.yaml", "memory.least_days=-1"], "memory.least_days is -1.0; it must be at least 0"),
+        (["recipes/tiny/adapt_student.yaml", "memory.store=LICENSE"], "store LICENSE, line 1: the line: Invalid JSON"),
+        (["recipes/tiny/adapt_few_shot.yaml", "memory.choice=auto"], "domain few_shot has its contexts in view; leave it out"),
     ],
 )
 def test_wrong_input_names_the_key_and_the_remedy(tmp_path: Path, words: list[str], message: str) -> None:

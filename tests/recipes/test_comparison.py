@@ -15,7 +15,7 @@ from recipes.comparison import (
     report_student,
     table,
 )
-from recipes.conditions import Effect, Tried
+from recipes.conditions import Effect, Row, Tried
 
 ADA = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
 BOB = Context(title="Bob", passage="Bob plays the lute.", questions=(Question(text="What does Bob play?", answers=("lute",)),))
@@ -98,6 +98,20 @@ def test_a_context_without_a_verdict_under_some_condition_is_left_out_of_all() -
     assert "left out: 1 contexts without a verdict under some condition" in describe(report)
     with pytest.raises(TutelageError, match="no context has verdicts under every condition"):
         report_student([BOB], [Tried([RIGHT], {"teacher": [[effect(True, None)]]})], "teacher")
+
+
+def test_what_was_read_and_found_is_told_beside_the_accuracies() -> None:
+    rows: dict[str, Row] = {
+        "teacher": [[effect(False, True, tokens=30.0)]] * 3,
+        "retrieval": [[effect(False, None)], *[[effect(False, True)]] * 2],
+    }
+    tried = Tried([WRONG] * 3, rows, {"no_edit": 10.4, "teacher": 10.4, "retrieval": 60.0}, found=[0.0, 1.0, 0.5])
+    report = report_student([ADA, BOB, ADA], [tried, tried], "teacher")
+    assert report["read_tokens"] == {"no_edit": 10.4, "teacher": 10.4, "retrieval": 60.0}
+    assert report["found"] == {"mean": 0.75, "low": 0.5, "high": 1.0, "n": 2}, "of the contexts that are compared"
+    told = describe(report)
+    assert "looked up: the right passage for 75.0% [50.0%, 100.0%] of questions" in told
+    assert "tokens read for an answer: no edit 10, retrieval 60" in told
 
 
 def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:

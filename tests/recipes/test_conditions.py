@@ -14,6 +14,7 @@ from protocol.messages import (
     Change,
     CommitRequest,
     Context,
+    Passage,
     Question,
     Refusal,
     Reward,
@@ -23,18 +24,21 @@ from protocol.messages import (
     VersionCard,
     measurement_key,
 )
-from recipes.conditions import Edits, Effect, HeldOut, Row, match, side_effects, try_conditions
+from recipes.conditions import Edits, Effect, HeldOut, Row, Tried, match, side_effects, try_conditions
 from recipes.domains import DOMAINS
 
 DOMAIN = DOMAINS["knowledge"]
 ADA = Context(title="Ada", passage="Ada plays the harp.", questions=(Question(text="What does Ada play?", answers=("harp",)),))
 BOB = Context(title="Bob", passage="Bob plays the lute.", questions=(Question(text="What does Bob play?", answers=("lute",)),))
 KNOWN = Context(title="Eve", questions=(Question(text="What does Eve play?", answers=("gong",)),))
-BASELINES = ["passage_only", "matched_passage", "matched_paraphrase", "in_context", "other_context"]
+BASELINES = ["passage_only", "matched_passage", "matched_paraphrase", "in_context", "retrieval", "weights_and_retrieval", "other_context"]
 
 
 class Pupil:
-    """Learns whatever has at least one example, trains a token per character and seed, and remembers what it was asked to do."""
+    """Learns whatever has at least one example, trains a token per character and seed, and remembers what it was asked to do.
+
+    It knows without learning what is in view: a passage with the answer, 50 tokens long.
+    """
 
     def __init__(self) -> None:
         self.requests: list[RewardRequest] = []
@@ -54,8 +58,11 @@ class Pupil:
 
     def ask(self, requests: Sequence[AskRequest]) -> Iterator[Sequence[Answers | Refusal]]:
         for request in requests:
-            outcomes = RIGHT if request.in_view else WRONG
-            yield [Answers(key=measurement_key(CARD, request), request=request.id, student=CARD.fingerprint, outcomes=outcomes)]
+            (question,) = request.context.questions
+            seen = [passage.text for passage in question.found] + [request.context.passage] * request.in_view
+            outcomes = RIGHT if any(question.answers[0] in text for text in seen) else WRONG
+            key, tokens = measurement_key(CARD, request), 10 + 50 * len(seen)
+            yield [Answers(key=key, request=request.id, student=CARD.fingerprint, outcomes=outcomes, read_tokens=tokens)]
 
     def commit(self, request: CommitRequest) -> VersionCard:
         self.commits.append(request)
@@ -88,7 +95,7 @@ def try_all(test: HeldOut, folder: Path, teachers: dict[str, Edits]) -> tuple[Pu
 
 def test_every_condition_is_tried_and_matched_ones_get_the_compute_of_the_last_teacher(tmp_path: Path) -> None:
     pupil, rows = try_all(held_out(), tmp_path, {"first": edits("Ada.", ""), "last": edits("Ada plays.", "Bob plays!!")})
-    assert list(rows) == ["passage_only", "matched_passage", "matched_paraphrase", "first", "last", "in_context", "other_context"]
+    assert list(rows) == [*BASELINES[:3], "first", "last", *BASELINES[3:]]
     matched = [r.edit.update.tokens for r in pupil.requests if r.edit.update.tokens]
     assert matched == [10, 11, 10, 11]
     assert rows["first"][1] == [None]
@@ -99,7 +106,7 @@ def test_every_condition_is_tried_and_matched_ones_get_the_compute_of_the_last_t
 
 def test_together_one_adapter_learns_all_contexts_once_per_repeat(tmp_path: Path) -> None:
     several: Edits = [[*edits("Ada.")[0], *edits("Ada plays.")[0]], [None, None]]
-    test = replace(held_out(together=True, candidates=2), baselines=BASELINES[:-1])
+    test = replace(held_out(together=True, candidates=2), baselines=BASELINES[:4])
     pupil, rows = try_all(test, tmp_path, {"last": several})
     assert len(pupil.commits) == 2 * 4
     learned = [request for request in pupil.commits if len(request.lessons) == 3]
@@ -157,7 +164,57 @@ def test_leakage_asks_about_another_context_and_counts_this_ones_answers() -> No
     assert side_effects(held_out(), 1)[0].questions == (Question(text="What does Ada play?", answers=("lute",)),)
 
 
-@pytest.mark.parametrize("left_out", ["passage_only", "matched_passage", "in_context", "other_context"])
+def look_up_all(folder: Path, last: Edits, **changes: object) -> tuple[Pupil, Tried]:
+    pupil, test = Pupil(), replace(held_out(**changes), baselines=["in_context", "retrieval", "weights_and_retrieval"])
+    return pupil, try_conditions(InProcessExchange(pupil), test, {"last": last}, None, "s", Journal(folder / "journal.jsonl"))
+
+
+def test_questions_are_looked_up_in_a_store_of_all_contexts(tmp_path: Path) -> None:
+    pupil, tried = look_up_all(tmp_path, edits("Ada plays.", "Bob."))
+    assert [effect.change for (effect,) in tried.rows["retrieval"] if isinstance(effect, Effect)] == [
+        Change(base=WRONG, adapted=(RIGHT,))
+    ] * 2
+    assert tried.found == [1.0, 1.0]
+    assert tried.read_tokens == {"no_edit": 10, "last": 10, "in_context": 60, "retrieval": 60, "weights_and_retrieval": 60}
+    first, again = (request for request in pupil.requests if request.context.title == "Ada")
+    assert again.context.questions[0].found == (Passage(title="Ada", text="Ada plays the harp."),)
+    assert (first.edit, first.seeds) == (again.edit, again.seeds), "the adapter is the same, with the store or without"
+
+
+def test_where_another_passage_is_found_the_share_says_so(tmp_path: Path) -> None:
+    strange = ADA.model_copy(update={"questions": (Question(text="What is Bob's friend's instrument?", answers=("harp",)),)})
+    pupil, test = Pupil(), replace(held_out(), contexts=[strange, BOB], baselines=["retrieval"])
+    tried = try_conditions(InProcessExchange(pupil), test, {"last": edits("", "")}, None, "s", Journal(tmp_path / "journal.jsonl"))
+    assert tried.found == [1.0, 1.0], "its topic is Ada"
+    bare = replace(test, contexts=[strange.model_copy(update={"title": ""}), BOB])
+    tried = try_conditions(InProcessExchange(pupil), bare, {"last": edits("", "")}, None, "s", Journal(tmp_path / "journal.jsonl"))
+    assert tried.found == [0.0, 1.0]
+    assert [own[0].change.adapted for own in tried.rows["retrieval"] if isinstance(own[0], Effect)] == [(WRONG,), (RIGHT,)]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_was_not_learned_leaves_the_student_with_the_store_alone(
+    tmp_path: Path, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Pupil, request: CommitRequest) -> VersionCard:
+        raise InnerLoopFailed("training diverged")
+
+    monkeypatch.setattr(Pupil, "commit", fail)
+    _, tried = look_up_all(tmp_path, edits("", ""), together=together)
+    assert tried.rows["weights_and_retrieval"] == tried.rows["retrieval"] == [[Effect(Change(base=WRONG, adapted=(RIGHT,)))]] * 2
+
+
+def test_what_was_learned_is_told_against_the_student_without_a_store(tmp_path: Path) -> None:
+    pupil, tried = look_up_all(tmp_path, edits("Ada plays.", "Bob."), together=True)
+    both = [effect for (effect,) in tried.rows["weights_and_retrieval"] if isinstance(effect, Effect)]
+    assert [(effect.change, effect.trained_tokens) for effect in both] == [(Change(base=WRONG, adapted=(RIGHT, RIGHT)), 50.0)] * 2
+    learned = [[lesson.context.questions[0].found for lesson in request.lessons] for request in pupil.commits]
+    assert [[len(found) for found in own] for own in learned] == [[0, 0], [0, 0], [1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    "left_out", ["passage_only", "matched_passage", "in_context", "retrieval", "weights_and_retrieval", "other_context"]
+)
 def test_a_baseline_that_is_not_asked_for_is_not_tried(tmp_path: Path, left_out: str) -> None:
     test = HeldOut(DOMAIN, TASK, [ADA, BOB], {}, [], [name for name in BASELINES if name != left_out], repeats=1, seed=0)
     _, rows = try_all(test, tmp_path, {"last": edits("Ada.", "Bob.")})

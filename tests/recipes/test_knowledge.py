@@ -5,7 +5,7 @@ import pytest
 
 from protocol.domain import Domain
 from protocol.errors import MalformedEdit
-from protocol.messages import Context, Question, SelfEdit
+from protocol.messages import Context, Passage, Question, SelfEdit
 from recipes.domains import DOMAINS
 from recipes.domains.knowledge import Knowledge
 from recipes.domains.knowledge_text import read_prompt, read_questions
@@ -130,6 +130,14 @@ def test_every_released_completion_parses(released: Path) -> None:
 def test_the_passage_may_be_in_view() -> None:
     (asked,) = DOMAIN.ask(CONTEXT, in_view=True)
     assert asked == "Passage:\nHarp\n Ada plays the {harp}. \n\n" + DOMAIN.ask(CONTEXT)[0]
+
+
+def test_what_was_looked_up_is_in_view_under_its_own_title() -> None:
+    found = (Passage(title="Lute", text="Bob plays the lute."), Passage(text="Eve plays the gong."))
+    aided = CONTEXT.model_copy(update={"questions": (CONTEXT.questions[0].model_copy(update={"found": found}),)})
+    (asked,) = DOMAIN.ask(aided)
+    assert asked == "Passage:\nLute\nBob plays the lute.\n\nPassage:\n\nEve plays the gong.\n\n" + DOMAIN.ask(CONTEXT)[0]
+    assert DOMAIN.expand(aided, SelfEdit(), 0) == DOMAIN.expand(CONTEXT, SelfEdit(), 0)
 
 
 @pytest.mark.parametrize("style", DOMAIN.styles)

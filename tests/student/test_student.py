@@ -15,6 +15,7 @@ from protocol.messages import (
     Context,
     Lesson,
     Outcome,
+    Passage,
     Question,
     Refusal,
     Reward,
@@ -312,6 +313,24 @@ def test_the_untouched_base_is_asked_with_the_passage_in_view_or_without(student
     reward = score(student, request())
     assert isinstance(reward, Reward) and isinstance(answers[1], Answers)
     assert reward.change.base == answers[1].outcomes
+
+
+def test_what_was_looked_up_is_in_view_before_and_after_an_update(student: Student) -> None:
+    (question,) = CONTEXT.questions
+    aided = CONTEXT.model_copy(
+        update={"questions": (question.model_copy(update={"found": (Passage(title="Ada", text=CONTEXT.passage),)}),)}
+    )
+    asked = [
+        AskRequest(task=TASK, context=CONTEXT),
+        AskRequest(task=TASK, context=CONTEXT, in_view=True),
+        AskRequest(task=TASK, context=aided),
+    ]
+    plain, in_view, found = (answer for answered in student.ask(asked) for answer in answered)
+    reward = score(student, request(context=aided, seeds=(1, 2)))
+    assert isinstance(plain, Answers) and isinstance(in_view, Answers) and isinstance(found, Answers) and isinstance(reward, Reward)
+    assert found.outcomes == in_view.outcomes == reward.change.base
+    assert len(reward.change.adapted) == 2
+    assert (plain.read_tokens, in_view.read_tokens, found.read_tokens) == (97, 131, 131), "of a model that reads characters"
 
 
 def test_a_question_that_the_model_has_no_positions_for_is_refused(student: Student) -> None:
