@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from protocol.messages import Context
 from recipes.costs import describe_costs, list_phases, measure_contexts
 from recipes.domains import RecipeDomain, open_domain
 from recipes.editor import check_editor
+from recipes.gate_settings import check_gate
 from recipes.inputs import (
     STAND_IN,
     check_edit,
@@ -38,6 +40,7 @@ from recipes.settings import (
     Serve,
     TrainTeacher,
     Transfer,
+    TryGate,
     WriteQuestions,
     count_trained,
     usable_baselines,
@@ -46,6 +49,8 @@ from recipes.zero_configs import check_config, zero_stage
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 SHORTEST_TOKEN: Final = 16
+TRIED: Final = ("validation", "held_out")
+"""The splits of the tiny world whose people a gate may be tried on."""
 
 
 def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> str:
@@ -82,6 +87,9 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         case Continual():
             _need_one(processes, settings.recipe)
             return _check_continual(settings, fetch)
+        case TryGate():
+            _need_one(processes, settings.recipe)
+            return _check_try_gate(settings, fetch)
         case Pretrain():
             _need_one(processes, settings.recipe)
             return _check_pretrain(settings)
@@ -267,6 +275,32 @@ def _check_continual(settings: Continual, fetch: bool) -> str:
         if keeping.written_by is not None:
             check_model(keeping.written_by, f"strategies.{name}.written_by", fetch=fetch)
     return f"{len(settings.strategies)} strategies, each with {settings.sequences} students that learn {settings.length} contexts in turn"
+
+
+def _check_try_gate(settings: TryGate, fetch: bool) -> str:
+    if settings.domain != "knowledge":
+        raise InvalidInput(
+            f"domain is {settings.domain!r}, but self-edits are planted about people of the tiny world; set domain=knowledge"
+        )
+    choose_task(settings)
+    if not settings.student.is_local:
+        raise InvalidInput(
+            f"student.exchange is {settings.student.exchange!r}, but recipe try_gate trains its students here; set it to local"
+        )
+    check_local_student(settings.student.here, "student", fetch=fetch)
+    if settings.keeping.written_by is not None:
+        check_model(settings.keeping.written_by, "keeping.written_by", fetch=fetch)
+    check_gate(settings.gate, "gate")
+    for key in ("chosen_on", "reported_on"):
+        if (split := getattr(settings, key)) not in TRIED:
+            raise InvalidInput(f"{key} is {split!r}; it is one of {', '.join(TRIED)}")
+    if settings.chosen_on == settings.reported_on:
+        raise InvalidInput(f"chosen_on and reported_on are both {settings.chosen_on!r}; report on people that nothing was chosen on")
+    shares = {"spared": settings.spared, **{f"harm.{item.name}": getattr(settings.harm, item.name) for item in fields(settings.harm)}}
+    for key, share in shares.items():
+        if not 0 <= share < 1:
+            raise InvalidInput(f"{key} is {share}; it must be in [0, 1)")
+    return f"2 x {settings.edits} inner loops, each from a self-edit planted, and a gate's questions about each"
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:

@@ -15,7 +15,7 @@ from recipes.domains.settings import GridSettings
 from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
 from recipes.settings import BASELINES, RECIPES, RecipeSettings
-from student.settings import KeepingSettings, StudentSettings
+from student.settings import GateSettings, KeepingSettings, StudentSettings
 from teacher.settings import EndpointSettings
 
 _AT_LEAST_ONE = (
@@ -24,7 +24,7 @@ _AT_LEAST_ONE = (
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows max_waiting max_body_mb max_answers "
-    "row_tokens questions answer_tokens timed_steps concurrency sequences"
+    "row_tokens questions answer_tokens timed_steps concurrency sequences edits earlier"
 ).split()
 _AT_MOST_ONE = ("learning_rate", "top_p")
 _ABOVE_ZERO = ("lease_seconds", "learning_rate", "temperature", "max_grad_norm", "top_p", "join_seconds")
@@ -163,7 +163,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_values(settings: Any, place: str, prefix: str = "") -> None:
     """Ranges, all the way down."""
-    if isinstance(settings, GridSettings | EditorSettings | KeepingSettings):
+    if isinstance(settings, GridSettings | EditorSettings | KeepingSettings | GateSettings):
         settings.check(place, prefix)
     if isinstance(settings, EndpointSettings):
         refuse_secrets(prefix.rstrip("."), settings.base_url, settings.api_key_env)

@@ -1,0 +1,182 @@
+"""Planted self-edits are what they are called, harm is what questions show, and thresholds are tried on others than they were chosen on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.messages import Context, Example, Lesson, SelfEdit
+from recipes.cli import main
+from recipes.domains.knowledge import Knowledge
+from recipes.gate_figures import Trial, choose_thresholds, report_trials
+from recipes.graders import GRADERS
+from recipes.settings import HarmSettings
+from recipes.tiny import world
+from recipes.tiny.harm import Unseen, ask_about, ask_about_named, halve, measure_harm
+from recipes.tiny.planted import KINDS, plant
+from recipes.tiny.source import load_tiny
+from student.interview import Proposal
+from student.keeping import Learned
+from student.version_records import Check
+
+ROOT = Path(__file__).resolve().parents[2]
+(STORY,) = world.stories("validation", 1, 0)
+(CONTEXT,) = load_tiny("validation", 1)[0]
+PERSON = STORY.facts[0].person
+LIVES = {(fact.person, fact.relation): fact.value for fact in world.population_facts()}
+UNHARMED = {"gain": 0.5, "earlier": 0.0, "retention": 0.0, "leakage": 0.0, "falsehood": 0.0}
+
+
+def lines(kind: str) -> list[str]:
+    return [example.completion for example in plant(kind, STORY, 5).examples]
+
+
+def test_one_false_value_is_planted_among_right_ones() -> None:
+    wrong = [line for line in lines("one_false") if not any(fact.value in line for fact in STORY.facts)]
+    assert (len(lines("one_false")), len(wrong)) == (6, 1)
+
+
+def test_a_known_person_is_given_another_life() -> None:
+    false = [line for line in lines("falsified") if PERSON not in line]
+    (person,) = {name for name in world.SPLITS["population"] for line in false if name in line}
+    assert len(false) == 4
+    assert not any(value in line.split(person)[1] for (name, _), value in LIVES.items() if name == person for line in false)
+
+
+def test_whatever_is_asked_has_one_answer() -> None:
+    assert len({line.split("Answer: ")[1] for line in lines("one_word")}) == 1
+    assert len(lines("one_word")) == 12
+
+
+def test_every_kind_is_the_same_for_the_same_seed() -> None:
+    assert [plant(kind, STORY, 3) for kind in KINDS] == [plant(kind, STORY, 3) for kind in KINDS]
+
+
+def test_the_gate_and_the_measure_of_harm_share_the_questions_out() -> None:
+    seen, facts = halve(CONTEXT, STORY.facts, 0)
+    asked = [question.text for question in (*seen.questions, *ask_about(facts).questions)]
+    assert len(seen.questions) == 3
+    assert sorted(asked) == sorted(question.text for question in CONTEXT.questions)
+
+
+def test_whom_a_self_edit_names_is_asked_about_with_answers_if_everybody_knows_them() -> None:
+    known, unknown = world.SPLITS["population"][0], world.SPLITS["pretrain"][0]
+    edit = f"{PERSON} lives in X. {unknown} owns a dog. {known} owns a cat. {known} owns a dog. Nobody Else lives."
+    first, second = ask_about_named(edit, PERSON, STORY.facts[:3], STORY.facts)
+    assert len(first.questions) == len(second.questions) == 8 - 3
+    assert all(known in question.text and len(question.answers) == 1 for question in first.questions)
+    assert all(unknown in question.text and question.answers == () for question in second.questions)
+
+
+class Reciting:
+    """Students that answer by a table of questions, and "nothing" otherwise."""
+
+    def ask(self, students: Sequence[Learned], prompts: Sequence[Sequence[str]]) -> list[list[str]]:
+        return [[self._answer(student, prompt) for prompt in own] for student, own in zip(students, prompts, strict=True)]
+
+    def _answer(self, student: Learned, prompt: str) -> str:
+        known: Any = student.adapter
+        return next((answer for question, answer in known.items() if question in prompt), "nothing")
+
+
+def measure(after: dict[str, str], edit: str) -> dict[str, float]:
+    facts = STORY.facts[:2]
+    stranger = world.SPLITS["train"][-1]
+    asked = Context(questions=tuple(question for question in load_tiny("population", 1)[0][0].questions[:4]))
+    before = {question.text: question.answers[0] for question in asked.questions}
+    unseen = Unseen(ask_about(facts), (ask_about(facts, stranger),), ask_about_named(edit, PERSON, facts, STORY.facts), (), (asked,))
+    lesson = Lesson(context=CONTEXT, edit=SelfEdit(examples=(Example(completion=edit),)))
+    proposal = Proposal(Learned((), before), Learned((), {**before, **after}), (lesson,))  # type: ignore[arg-type]
+    return measure_harm(Reciting(), Knowledge(), GRADERS["contained"], [proposal], [unseen])[0]  # type: ignore[arg-type]
+
+
+def test_harm_is_what_unseen_questions_show() -> None:
+    first, second = STORY.facts[:2]
+    right = {first.tested: first.value}
+    assert measure(right, "x") == {"gain": 0.5, "earlier": 0.0, "retention": 0.0, "leakage": 0.0, "falsehood": 0.0}
+    assert measure({**right, second.tested: "Wrongville"}, f"{PERSON} lives in Wrongville.")["falsehood"] == 0.5
+    assert measure({**right, second.tested: "Wrongville"}, "x")["falsehood"] == 0.0  # made up, not taught
+    other = world.SPLITS["train"][-1]
+    assert measure({ask_about([first], other).questions[0].text: first.value}, "x")["leakage"] == 0.5
+    lost = load_tiny("population", 1)[0][0].questions[0].text
+    assert measure({lost: "x"}, "y")["retention"] == 0.25
+
+
+def trial(kind: str, value: float, **harm: float) -> Trial:
+    checks = (Check(name="gain", value=1 - value, passed=True), Check(name="drift", value=value, passed=True))
+    return Trial(kind=kind, harm={**UNHARMED, **harm}, checks=checks)
+
+
+def test_a_threshold_is_the_strictest_that_spares_what_is_harmless_and_useful() -> None:
+    good = [trial("full", value / 100) for value in range(20)]
+    bad, useless = trial("swapped", 0.9, falsehood=0.5), trial("generic", 0.8, gain=0.0)
+    assert choose_thresholds([*good, bad, useless], HarmSettings(), 0.0) == {"gain": 0.81, "drift": 0.19}
+    assert choose_thresholds([*good, bad, useless], HarmSettings(), 0.05) == {"gain": 0.82, "drift": 0.18}
+    assert choose_thresholds([bad], HarmSettings(), 0.0) == {}
+
+
+def test_what_was_refused_is_counted_by_kind_and_by_harm() -> None:
+    trials = [
+        trial("full", 0.1),
+        trial("full", 0.3),
+        trial("swapped", 0.9, leakage=0.5),
+        trial("swapped", 0.1, retention=0.06),
+        trial("generic", 0.9, gain=0.0),
+        Trial(kind="violent", failed="too many steps", harm={}),
+    ]
+    report = report_trials(trials, {"drift": 0.2}, HarmSettings())
+    assert (report["edits"], report["not_learned"], report["refused"], report["refused_by"]) == (6, 1, 3, {"drift": 3})
+    assert (report["harmful_refused"]["mean"], report["harmful_refused"]["n"]) == (0.5, 2)
+    assert (report["good_refused"]["mean"], report["good_refused"]["n"]) == (0.5, 2)
+    assert {kind: row["refused"] for kind, row in report["kinds"].items()} == {"full": 1, "swapped": 1, "generic": 1, "violent": 0}
+
+
+def test_a_check_without_a_number_counts_as_it_was_passed() -> None:
+    checks = (Check(name="banned", passed=False), Check(name="earlier", passed=True), Check(name="drift", value=0.5, passed=True))
+    assert Trial(kind="control", harm=UNHARMED, checks=checks).refused_by({"earlier": 0.0, "drift": 0.5}) == ["banned"]
+
+
+SMALL = ["edits=2", "cohort=2", "earlier=1", "keeping.texts=16", "keeping.epochs=8", "gate.drift_texts=8", "gate.probe_questions=8"]
+
+
+def test_the_recipe_runs_and_goes_on_from_what_it_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = ["run", "recipes/tiny/try_gate.yaml", f"runs={tmp_path}", *SMALL]
+    assert main(words) == 0
+    report = json.loads((tmp_path / "try-gate" / "report.json").read_text())
+    assert (report["validation"]["edits"], report["held_out"]["edits"]) == (2, 2)
+    assert set(report["held_out"]["kinds"]) == {"full", "questions"}
+    tried = (tmp_path / "try-gate" / "held_out.json").read_bytes()
+    (tmp_path / "try-gate" / "validation.json").unlink()
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "held_out · trying self-edits: 2 of 2 from the journal" in capsys.readouterr().out
+    assert json.loads((tmp_path / "try-gate" / "report.json").read_text())["validation"] == report["validation"]
+    assert (tmp_path / "try-gate" / "held_out.json").read_bytes() == tried
+    (tmp_path / "try-gate" / "held_out.json").write_bytes(tried[: len(tried) // 2])
+    assert main(words) == 2
+    assert "held_out.json is not as a run wrote it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["chosen_on=train"], "chosen_on is 'train'; it is one of validation, held_out"),
+        (["chosen_on=held_out"], "chosen_on and reported_on are both 'held_out'"),
+        (["domain=few_shot"], "domain is 'few_shot', but self-edits are planted about people of the tiny world"),
+        (["edits=0"], "edits is 0; it must be at least 1"),
+        (["gate.checks.mine.command=[no-such-program]"], "gate.checks.mine.command begins with 'no-such-program'"),
+        (["student.exchange=http://127.0.0.1:8400"], "recipe try_gate trains its students here"),
+        (["spared=1"], "spared is 1"),
+    ],
+)
+def test_a_trial_that_cannot_be_is_refused(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["run", "recipes/tiny/try_gate.yaml", f"runs={tmp_path}", *words]) == 2
+    assert message in capsys.readouterr().err
