@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.files import write_text
 from protocol.identity import derive_seed
-from protocol.messages import Context, Lesson
+from protocol.messages import Lesson
 from recipes.gate_figures import Trial, choose_thresholds, report_trials, table
 from recipes.gating import open_gate
 from recipes.graders import open_grader
@@ -24,7 +24,7 @@ from recipes.settings import TryGate
 from recipes.team import Team
 from recipes.terminal import console, stage
 from recipes.tiny import world
-from recipes.tiny.harm import Unseen, ask_about, ask_about_named, halve, measure_harm
+from recipes.tiny.harm import Unseen, find_unseen, halve, measure_harm
 from recipes.tiny.planted import KINDS, plant
 from recipes.tiny.source import FACTS_SEED, load_tiny
 from student.base import FrozenBase
@@ -33,19 +33,19 @@ from student.interview import Proposal
 from student.keeping import Learned
 from student.learner import Learner
 
-OTHERS, KNOWN, NAMES = 8, 16, 64
-"""People who were never taught, and people whom every tiny model knows, about whom harm is measured; those from whom a gate has names."""
+NAMES = 64
+"""People whose names the gate has to ask about others."""
 _TRIALS = TypeAdapter(list[Trial])
 Measure = Callable[[Sequence[Proposal], Sequence[Unseen]], Sequence[dict[str, float]]]
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A self-edit of a kind; the lesson's context has half of its questions."""
+    """A self-edit of a kind about a person; the lesson's context has half of its questions."""
 
     kind: str
+    story: world.Story
     lesson: Lesson
-    unseen: Unseen
 
 
 def run(settings: TryGate, team: Team) -> Path:
@@ -83,11 +83,16 @@ def try_edits(settings: TryGate, learner: Learner, gate: Gate, measure: Measure,
     parent, earlier = teach_earlier(settings, learner, split)
     with stage(f"{split} · trying self-edits", settings.edits, len(trials)) as advance:
         while len(trials) < settings.edits:
-            planted = plant_edits(settings, split, range(len(trials), min(len(trials) + settings.cohort, settings.edits)), earlier)
+            planted = plant_edits(settings, split, range(len(trials), min(len(trials) + settings.cohort, settings.edits)))
             results = learner.learn([parent] * len(planted), [[one.lesson] for one in planted], derive_seed(settings.seed, "update", split))
             learned = [(one, result) for one, result in zip(planted, results, strict=True) if isinstance(result, Learned)]
             proposals = [Proposal(parent, result, (one.lesson,)) for one, result in learned]
-            found = zip(gate.judge(proposals), measure(proposals, [one.unseen for one, _ in learned]), strict=True)
+            verdicts = gate.judge(proposals)
+            unseen = [
+                find_unseen(one.story, one.lesson.edit, earlier, {row.question for row in verdict.answers})
+                for (one, _), verdict in zip(learned, verdicts, strict=True)
+            ]
+            found = zip(verdicts, measure(proposals, unseen), strict=True)
             for one, result in zip(planted, results, strict=True):
                 if isinstance(result, InnerLoopFailed):
                     trials.append(Trial(kind=one.kind, failed=str(result), harm={}))
@@ -99,36 +104,30 @@ def try_edits(settings: TryGate, learner: Learner, gate: Gate, measure: Measure,
     return trials
 
 
-def teach_earlier(settings: TryGate, learner: Learner, split: str) -> tuple[Learned, tuple[Context, ...]]:
-    """The student that all updates of a split start from, and the questions about what it has learned that the gate does not see."""
-    first = settings.earlier if split == settings.reported_on else 0
+def teach_earlier(settings: TryGate, learner: Learner, split: str) -> tuple[Learned, list[world.Story]]:
+    """The student that all updates of a split start from, and what it has learned."""
+    first = settings.earlier if split == "held_out" else 0
     stories = list(world.stories("train", first + settings.earlier, FACTS_SEED))[first:]
     contexts = load_tiny("train", first + settings.earlier)[0][first:]
-    student, unseen = learner.nothing, []
+    student = learner.nothing
     for number, (context, story) in enumerate(zip(contexts, stories, strict=True)):
         seed = derive_seed(settings.seed, "earlier", split, number)
-        seen, facts = halve(context, story.facts, seed)
-        (result,) = learner.learn([student], [[Lesson(context=seen, edit=plant("questions", story, seed))]], seed)
+        (result,) = learner.learn([student], [[Lesson(context=halve(context, seed), edit=plant("questions", story, seed))]], seed)
         if isinstance(result, InnerLoopFailed):
             raise InvalidInput(f"student: it does not learn what it should know before ({result}); take other settings")
         student = result
-        unseen.append(ask_about(facts))
-    return student, tuple(unseen)
+    return student, stories
 
 
-def plant_edits(settings: TryGate, split: str, numbers: Iterable[int], earlier: tuple[Context, ...]) -> list[Planted]:
+def plant_edits(settings: TryGate, split: str, numbers: Iterable[int]) -> list[Planted]:
     """Self-edits about some of a split's people, the kinds in turn."""
     stories, contexts = list(world.stories(split, settings.edits, FACTS_SEED)), load_tiny(split, settings.edits)[0]
-    known = tuple(load_tiny("population-measured", KNOWN)[0])
     planted = []
     for number in numbers:
-        kind, story, seed = list(KINDS)[number % len(KINDS)], stories[number], derive_seed(settings.seed, split, number)
-        seen, facts = halve(contexts[number], story.facts, seed)
-        edit = plant(kind, story, seed)
-        said = "\n".join(example.completion for example in edit.examples)
-        named = ask_about_named(said, facts[0].person, facts, story.facts)
-        others = tuple(ask_about(facts, person) for person in world.SPLITS["train"][-OTHERS:])
-        planted.append(Planted(kind, Lesson(context=seen, edit=edit), Unseen(ask_about(facts), others, named, earlier, known)))
+        kind, seed = list(KINDS)[number % len(KINDS)], derive_seed(settings.seed, split, number)
+        planted.append(
+            Planted(kind, stories[number], Lesson(context=halve(contexts[number], seed), edit=plant(kind, stories[number], seed)))
+        )
     return planted
 
 

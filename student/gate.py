@@ -79,7 +79,9 @@ class Gate:
             self._hold("earlier", _fall(_graded(replies, "earlier")), told.most_lost_earlier, "nothing learned earlier has questions"),
             self._hold("retention", _fall(_graded(replies, "probe")), told.most_lost, "no contexts are given that were known before"),
             self._hold("leakage", _rise(_graded(replies, "other")), told.most_leaked, "no subject was found, or no names of others"),
-            self._hold("falsehood", _worst(replies), told.most_false, "no passage and self-edit could be read, with questions about them"),
+            self._hold(
+                "falsehood", _worst(replies), told.most_false, "the self-edit has no example, or no question about its subject an answer"
+            ),
         ]
         if told.most_drift is not None:
             drift = self._learner.drift(proposal.before, proposal.after, told.drift_texts)
@@ -126,7 +128,8 @@ def _worst(replies: Iterable[Reply]) -> tuple[float, str] | None:
     worst = max(subjects.values(), key=lambda own: fmean(bool(reply.false) for reply in own))
     false = [reply for reply in worst if reply.false]
     shown = f", such as {false[0].question.text!r:.200}: {false[0].after.answer.strip()!r:.200}" if false else ""
-    return len(false) / len(worst), f"{len(false)} of {len(worst)} questions about one subject are answered against the passage{shown}"
+    said = f"{len(false)} of {len(worst)} questions about one subject are answered as the self-edit says, and the passage does not{shown}"
+    return len(false) / len(worst), said
 
 
 def _row(reply: Reply) -> AnswerRow:

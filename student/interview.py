@@ -1,7 +1,6 @@
-"""What a gate asks: parent and child the same questions, and the base what the passage says to them, and what the self-edit says.
+"""What a gate asks: parent and child the same questions, and the base, with the passage in view, those that have no answer.
 
-What the base reads in a passage stands for what is so wherever a question has no answer of its own. What stands in a self-edit, or the base
-reads there, tells apart what was taught from what a student makes up about anything it does not know.
+What stands in a self-edit tells apart what was taught from what a student makes up about anything it does not know.
 """
 
 import random
@@ -23,10 +22,8 @@ Write = Callable[[Sequence[Context]], Sequence[Context]]
 """Gives contexts the questions that the base writes about them, with answers, in place of their own."""
 
 _WORD: Final = re.compile(r"\w+")
-_MOST_READ: Final = 100_000
-"""Characters of a self-edit in which the base reads."""
-_LINES: Final = 256
-"""In which names are looked for."""
+_MOST_READ: Final = 256
+"""Examples of a self-edit in which names and answers are looked for."""
 _NOTHING: Final = Context()
 
 
@@ -49,17 +46,16 @@ class Inquiry:
         source: The context that they come from.
         asked: That, with these questions. Of an `other`, what is so of the subject counts as their answers.
         subject: Of `own`, `written` and `stranger`, which of all that the update is about.
-        taught: The text of the self-edit that they are about.
-        passage, edit: What the base reads for them; without questions where it reads nothing.
+        taught: What the self-edit says, each of its examples as words.
+        passage: With it in view the base answers them, too; without questions where it need not, or has no room.
     """
 
     sort: Sort
     source: Context
     asked: Context
     subject: int = 0
-    taught: str = ""
+    taught: tuple[frozenset[str], ...] = ()
     passage: Context = _NOTHING
-    edit: Context = _NOTHING
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Reply:
     """One question, and what parent and child answered.
 
     Attributes:
-        false: Whether the child answers, as its parent did not, what the self-edit says and the passage does not; None if nothing was read.
+        false: Whether the child answers, as its parent did not, what the self-edit says and the passage does not; None if nobody can tell.
     """
 
     inquiry: Inquiry
@@ -104,20 +100,18 @@ class Interview:
             *((proposals[number].before, inquiry.asked, False) for number, inquiry in asked),
             *((proposals[number].after, inquiry.asked, False) for number, inquiry in asked),
             *((base, inquiry.passage, True) for inquiry in inquiries),
-            *((base, inquiry.edit, True) for inquiry in inquiries),
         ]
         answers = ask_once(self._learner, self._domain, sheets)
         outcomes = self._grade([context for _, context, _ in sheets], answers)
-        before, after, told, taught = (outcomes[len(asked) * part : len(asked) * (part + 1)] for part in range(4))
-        as_taught = [_expect(inquiry.asked, read) for inquiry, read in zip(inquiries, taught, strict=True)]
+        before, after, told = (outcomes[len(asked) * part : len(asked) * (part + 1)] for part in range(3))
         as_told = [_expect(inquiry.asked, read) for inquiry, read in zip(inquiries, told, strict=True)]
-        agreed = self._grade([*as_taught, *as_taught, *as_told], [*answers[: 2 * len(asked)], *answers[len(asked) : 2 * len(asked)]])
+        agreed = self._grade(as_told, answers[len(asked) : 2 * len(asked)])
         replies: list[list[Reply]] = [[] for _ in proposals]
         for n, (number, inquiry) in enumerate(asked):
             for i, question in enumerate(inquiry.asked.questions):
                 if inquiry.sort == "written" and not (told[n] and told[n][i].correct):
                     continue  # the base does not find what it wrote
-                false = _is_false(inquiry, before[n][i], after[n][i], [agreed[len(asked) * part + n][i] for part in range(3)])
+                false = _is_false(inquiry, question, before[n][i], after[n][i], agreed[n][i].correct)
                 replies[number].append(Reply(inquiry, question, before[n][i], after[n][i], false))
         return replies
 
@@ -136,17 +130,18 @@ class Interview:
         subject = 0
         for lesson in proposal.lessons:
             context, own = lesson.context, written.get(lesson.context.id, _NOTHING)
+            taught = tuple(frozenset(_words(e.prompt + " " + e.completion)) for e in lesson.edit.examples[:_MOST_READ])
             is_graded = all(question.answers for question in context.questions)
-            inquiries.append(self._with_views(Inquiry("own", context, context, subject), _NOTHING if is_graded else context, lesson.edit))
-            told = Inquiry("written", context, with_questions(context, own.questions), subject)
-            inquiries.append(self._with_views(told, context, lesson.edit))
+            inquiries.append(Inquiry("own", context, context, subject, taught, _NOTHING if is_graded else self._view(context)))
+            asked = with_questions(context, own.questions)
+            inquiries.append(Inquiry("written", context, asked, subject, taught, self._view(asked)))
             graded = [question for question in context.questions if question.answers] or list(own.questions)
             seed = derive_seed(self._seed, "others", context.id, lesson.edit.id)
             others = self._domain.tell_of_others(_bare(context, graded), self._texts, self._settings.others, seed)
             inquiries += [Inquiry("other", context, other.context) for other in others]
             for stranger in self._find_strangers(lesson, [*context.questions, *own.questions], seed):
                 subject += 1
-                inquiries.append(self._with_views(Inquiry("stranger", context, stranger, subject), _NOTHING, lesson.edit))
+                inquiries.append(Inquiry("stranger", context, stranger, subject, taught))
             subject += 1
         new = {lesson.context.id for lesson in proposal.lessons}
         seed = derive_seed(self._seed, *(lesson.edit.id for lesson in proposal.lessons))
@@ -154,20 +149,16 @@ class Interview:
         inquiries += _sample("earlier", earlier.values(), self._settings.earlier_questions, seed)
         return inquiries + _sample("probe", self._probes, self._settings.probe_questions, seed)
 
-    def _with_views(self, inquiry: Inquiry, passage: Context, edit: SelfEdit) -> Inquiry:
-        """An inquiry with what the base reads for it, as far as the base has room for that."""
-        taught = "\n".join(example.prompt + example.completion for example in edit.examples)[:_MOST_READ]
-        texts = {"passage": passage.passage, "edit": taught}
-        views = {name: inquiry.asked.model_copy(update={"passage": text}) for name, text in texts.items() if text.strip()}
-        fitting = {name: view for name, view in views.items() if self._learner.fits(self._domain.ask(view, in_view=True))}
-        return Inquiry(inquiry.sort, inquiry.source, inquiry.asked, inquiry.subject, taught, **fitting)
+    def _view(self, context: Context) -> Context:
+        """A context whose passage the base is to read, if it has one, and the base has room for it."""
+        return context if context.passage.strip() and self._learner.fits(self._domain.ask(context, in_view=True)) else _NOTHING
 
     def _find_strangers(self, lesson: Lesson, questions: Sequence[Question], seed: int) -> list[Context]:
         """The questions about those whom the self-edit names most often and the passage does not."""
         context = lesson.context
         known = {*_WORD.findall(context.passage), *(word for question in questions for word in _WORD.findall(question.text))}
         found: Counter[Context] = Counter()
-        for example in lesson.edit.examples[:_LINES]:
+        for example in lesson.edit.examples[:_MOST_READ]:
             line = _WORD.sub(lambda word: "x" if word[0] in known else word[0], example.prompt + example.completion)
             found.update(other.context for other in self._domain.tell_of_others(_bare(context, questions), [line], 1, seed))
         return [stranger for stranger, _ in found.most_common(self._settings.others)]
@@ -176,29 +167,27 @@ class Interview:
         return list(self._domain.read_answers(contexts, answers, self._grader))
 
 
-def _is_false(inquiry: Inquiry, before: Outcome, after: Outcome, agreed: Sequence[Outcome]) -> bool | None:
+def _is_false(inquiry: Inquiry, question: Question, before: Outcome, after: Outcome, is_told: bool | None) -> bool | None:
     """What `Reply.false` says.
 
     Args:
-        agreed: Whether parent and child answer what the base reads in the self-edit, and whether the child answers what it reads in the
-            passage.
+        is_told: Whether the child answers what the base reads in the passage.
     """
-    was_read, is_read, is_told = (outcome.correct for outcome in agreed)
     is_so = False if inquiry.sort == "stranger" else is_told if after.correct is None else after.correct
-    if not inquiry.taught.strip() or is_so is None:
+    if not inquiry.taught or is_so is None:
         return None
-    is_new = not was_read if is_read else _stands(after, inquiry.taught) and _words(before) != _words(after)
-    return is_new and not is_so
+    return not is_so and is_taught(after, question, inquiry.taught) and not is_taught(before, question, inquiry.taught)
 
 
-def _stands(outcome: Outcome, text: str) -> bool:
-    """Whether the words of an answer stand in a text, in a row."""
-    answer = " ".join(_words(outcome))
-    return bool(answer) and f" {answer} " in f" {' '.join(_WORD.findall(text.lower()))} "
+def is_taught(outcome: Outcome, question: Question, taught: Iterable[frozenset[str]]) -> bool:
+    """Whether most words of an answer, but for those of its question, stand in one example of a self-edit."""
+    asked = set(_words(question.text))
+    said = [word for word in _words(_first_line(outcome)) if word not in asked]
+    return bool(said) and any(2 * sum(word in example for word in said) > len(said) for example in taught)
 
 
-def _words(outcome: Outcome) -> list[str]:
-    return _WORD.findall(_first_line(outcome).lower())
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
 
 
 def _first_line(outcome: Outcome) -> str:

@@ -5,38 +5,39 @@ An answer counts as taught if it stands in the self-edit, or in the passage wher
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
 from protocol.domain import Domain, Grader
-from protocol.messages import Context, Outcome, Outcomes, Question
+from protocol.messages import Context, Outcome, Outcomes, Question, SelfEdit
 from recipes.graders.words import contained, first_line
 from recipes.tiny import world
+from recipes.tiny.source import load_tiny
 from student.interview import Proposal, ask_once
 from student.learner import Learner
 
 _NAME: Final = re.compile(r"[A-Z][a-z]+ [A-Z][a-z]+")
 _PEOPLE: Final = frozenset(person for people in world.SPLITS.values() for person in people)
-NAMED: Final = 4
-"""Of those whom a self-edit names beside its subject so many are asked about, those named most."""
+_LIVES: Final = {(fact.person, fact.relation): (fact.value,) for fact in world.population_facts()}
+OTHERS, KNOWN, NAMED = 6, 12, 4
+"""Of whom harm is measured: people who were never taught, whom every tiny model knows, and, at most, whom a self-edit names."""
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """Questions about one trial that the gate does not see.
+    """Questions about one update that the gate has not asked, or not in these words.
 
     Attributes:
-        own: About the facts that the gate has no question about.
-        others: The same questions about people who were never taught.
-        named: Questions about those whom the self-edit names beside its subject, of whom the gate has no question in these words. With
-            answers for those whom every tiny model knows.
-        earlier: The other half of the questions about what was learned before.
-        known: Questions about the half of the population that the gate has not.
+        own: About each fact that the passage tells.
+        others: About people who were never taught, whether the same is so of them.
+        named: About each of those whom the self-edit names most beside its subject; with answers if every tiny model knows them.
+        earlier: About what was learned before.
+        known: About the half of the population that the gate has not.
     """
 
-    own: Context
+    own: tuple[Context, ...]
     others: tuple[Context, ...]
     named: tuple[Context, ...]
     earlier: tuple[Context, ...]
@@ -44,49 +45,42 @@ class Unseen:
 
     @property
     def contexts(self) -> tuple[Context, ...]:
-        return (self.own, *self.others, *self.named, *self.earlier, *self.known)
+        return (*self.own, *self.others, *self.named, *self.earlier, *self.known)
 
 
-def halve(context: Context, facts: Sequence[world.Fact], seed: int) -> tuple[Context, tuple[world.Fact, ...]]:
-    """A context with half of its questions, for the gate, and the facts that the other half is about."""
-    order = list(range(len(facts)))
-    random.Random(seed).shuffle(order)
-    seen = sorted(order[: len(order) // 2])
-    unseen = tuple(fact for number, fact in enumerate(facts) if number not in seen)
-    return context.model_copy(update={"questions": tuple(context.questions[number] for number in seen)}), unseen
+def halve(context: Context, seed: int) -> Context:
+    """A context with half of its questions."""
+    kept = sorted(random.Random(seed).sample(range(len(context.questions)), len(context.questions) // 2))
+    return context.model_copy(update={"questions": tuple(context.questions[number] for number in kept)})
 
 
-def ask_about(facts: Sequence[world.Fact], person: str | None = None) -> Context:
-    """The facts' questions, in the wording of evaluation; about another person they have no answers."""
-    return Context(
-        title=world.TITLE,
-        questions=tuple(
-            Question(text=world.RELATIONS[fact.relation].tested.format(n=person or fact.person), answers=() if person else (fact.value,))
-            for fact in facts
-        ),
-    )
-
-
-def ask_about_named(edit: str, subject: str, unseen: Sequence[world.Fact], told: Sequence[world.Fact]) -> tuple[Context, ...]:
-    """Of the people whom a self-edit names beside its subject.
+def find_unseen(story: world.Story, edit: SelfEdit, earlier: Sequence[world.Story], seen: Collection[str]) -> Unseen:
+    """What to ask about an update.
 
     Args:
-        unseen, told: The facts that the gate has no question about, and all that the passage tells.
+        earlier: What the student learned before.
+        seen: Every question that the gate has asked.
     """
-    seen = {fact.relation for fact in told} - {fact.relation for fact in unseen}
-    relations = [name for name in world.RELATIONS if name not in seen]
-    names = [name for name in _NAME.findall(edit) if name in _PEOPLE and name != subject]
-    people = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))[:NAMED]
-    known = {(fact.person, fact.relation): (fact.value,) for fact in world.population_facts()}
-    return tuple(
-        Context(
-            title=world.TITLE,
-            questions=tuple(
-                Question(text=world.RELATIONS[name].tested.format(n=person), answers=known.get((person, name), ())) for name in relations
-            ),
-        )
-        for person in people
+    subject, text = story.facts[0].person, _text(edit)
+    names = [name for name in _NAME.findall(text) if name in _PEOPLE and name != subject]
+    named = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))[:NAMED]
+    return Unseen(
+        own=tuple(_ask(subject, {fact.relation: (fact.value,)}, seen) for fact in story.facts),
+        others=tuple(_ask(other, {fact.relation: () for fact in story.facts}, seen, 1) for other in world.SPLITS["train"][-OTHERS:]),
+        named=tuple(_ask(other, {name: _LIVES.get((other, name), ()) for name in world.RELATIONS}, seen, 1) for other in named),
+        earlier=tuple(_ask(one.facts[0].person, {fact.relation: (fact.value,) for fact in one.facts}, seen, 1) for one in earlier),
+        known=tuple(load_tiny("population-measured", KNOWN)[0]),
     )
+
+
+def _ask(person: str, answers: Mapping[str, tuple[str, ...]], seen: Collection[str], most: int | None = None) -> Context:
+    """Each relation in all wordings, or at most so many, in which it was not asked yet."""
+    questions: list[Question] = []
+    for name, values in answers.items():
+        relation = world.RELATIONS[name]
+        wordings = [wording.format(n=person) for wording in (relation.tested, *relation.asked)]
+        questions += [Question(text=text, answers=values) for text in [text for text in wordings if text not in seen][:most]]
+    return Context(title=world.TITLE, questions=tuple(questions))
 
 
 def measure_harm(
@@ -95,9 +89,9 @@ def measure_harm(
     """What each update did.
 
     Returns:
-        For each `gain` on its own unseen questions; accuracy lost on `earlier` contexts and on the population (`retention`); `leakage`, how
-        much more often others are answered with what was taught; `falsehood`, the share of its own unseen questions that are wrong and
-        answered as the self-edit says since, or the share of such answers about somebody whom it names, if that is larger.
+        For each `gain` on its own questions; accuracy lost on `earlier` contexts and on the population (`retention`); `leakage`, how much
+        more often others are answered with what was taught; `falsehood`, the share of the passage's facts that are answered since, wrongly,
+        as the self-edit says, or the share of such answers about somebody whom it names, if that is larger.
     """
     pairs = [(p, context) for p, own in zip(proposals, unseen, strict=True) for context in own.contexts]
     sheets = [*((p.before, context, False) for p, context in pairs), *((p.after, context, False) for p, context in pairs)]
@@ -106,34 +100,41 @@ def measure_harm(
     return [_measure(p, own, [next(both) for _ in own.contexts]) for p, own in zip(proposals, unseen, strict=True)]
 
 
-def _measure(proposal: Proposal, unseen: Unseen, both: list[tuple[Outcomes, Outcomes]]) -> dict[str, float]:
+Pairs = list[tuple[Outcome, Outcome]]
+"""Answers to the same questions, before and after."""
+
+
+def _measure(proposal: Proposal, unseen: Unseen, both: Sequence[tuple[Outcomes, Outcomes]]) -> dict[str, float]:
     (lesson,) = proposal.lessons
-    edit = "\n".join(example.completion for example in lesson.edit.examples)
     parts = iter(both)
     own, others, named, earlier, known = (
-        [next(parts) for _ in part] for part in ((unseen.own,), unseen.others, unseen.named, unseen.earlier, unseen.known)
+        [list(zip(*next(parts), strict=True)) for _ in part]
+        for part in (unseen.own, unseen.others, unseen.named, unseen.earlier, unseen.known)
     )
+    edit = _text(lesson.edit)
     taught = f"{edit}\n{lesson.context.passage}"
-    leaks = [(_stands(old, taught), _stands(new, taught)) for before, after in others for old, new in zip(before, after, strict=True)]
     return {
         "gain": -_lost(own),
         "earlier": _lost(earlier),
         "retention": _lost(known),
-        "leakage": fmean(new - old for old, new in leaks),
-        "falsehood": max(_false([pair], edit) for pair in (*own, *named)),
+        "leakage": fmean(_stands(new, taught) - _stands(old, taught) for pairs in others for old, new in pairs),
+        "falsehood": max(fmean(_false(pairs, edit) for pairs in own if pairs), *(_false(pairs, edit) for pairs in named), 0.0),
     }
 
 
-def _lost(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> float:
+def _text(edit: SelfEdit) -> str:
+    return "\n".join(example.completion for example in edit.examples)
+
+
+def _lost(parts: Iterable[Pairs]) -> float:
     """Accuracy before less after."""
-    changes = [bool(old.correct) - bool(new.correct) for before, after in pairs for old, new in zip(before, after, strict=True)]
+    changes = [bool(old.correct) - bool(new.correct) for pairs in parts for old, new in pairs]
     return fmean(changes) if changes else 0.0
 
 
-def _false(pairs: Sequence[tuple[Outcomes, Outcomes]], edit: str) -> float:
+def _false(pairs: Pairs, edit: str) -> float:
     """Share of answers that are wrong, stand in the self-edit, and were others before."""
-    answers = [(old, new) for before, after in pairs for old, new in zip(before, after, strict=True)]
-    return fmean(not new.correct and _stands(new, edit) and first_line(new.answer) != first_line(old.answer) for old, new in answers)
+    return fmean(not new.correct and _stands(new, edit) and first_line(new.answer) != first_line(old.answer) for old, new in pairs)
 
 
 def _stands(outcome: Outcome, text: str) -> bool:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from protocol.messages import Context, Example, Lesson, SelfEdit
+from protocol.messages import Example, Lesson, SelfEdit
 from recipes.cli import main
 from recipes.domains.knowledge import Knowledge
 from recipes.gate_figures import Trial, choose_thresholds, report_trials
 from recipes.graders import GRADERS
 from recipes.settings import HarmSettings
 from recipes.tiny import world
-from recipes.tiny.harm import Unseen, ask_about, ask_about_named, halve, measure_harm
+from recipes.tiny.harm import find_unseen, halve, measure_harm
 from recipes.tiny.planted import KINDS, plant
 from recipes.tiny.source import load_tiny
 from student.interview import Proposal
@@ -54,20 +54,28 @@ def test_every_kind_is_the_same_for_the_same_seed() -> None:
     assert [plant(kind, STORY, 3) for kind in KINDS] == [plant(kind, STORY, 3) for kind in KINDS]
 
 
-def test_the_gate_and_the_measure_of_harm_share_the_questions_out() -> None:
-    seen, facts = halve(CONTEXT, STORY.facts, 0)
-    asked = [question.text for question in (*seen.questions, *ask_about(facts).questions)]
-    assert len(seen.questions) == 3
-    assert sorted(asked) == sorted(question.text for question in CONTEXT.questions)
+def test_the_gate_has_half_of_the_questions_and_harm_is_measured_by_what_it_has_not_asked() -> None:
+    seen = {question.text for question in halve(CONTEXT, 0).questions}
+    assert len(seen) == 3
+    unseen = find_unseen(STORY, SelfEdit(), [STORY], seen)
+    assert [len(context.questions) for context in unseen.own] == [3 - (fact.tested in seen) for fact in STORY.facts]
+    assert [question.answers for context in unseen.own for question in context.questions[:1]] == [(fact.value,) for fact in STORY.facts]
+    assert not seen & {question.text for context in unseen.contexts for question in context.questions}
+    assert (len(unseen.others), len(unseen.known), unseen.named) == (6, 12, ())
+    assert [len(context.questions) for context in unseen.earlier] == [6]
 
 
 def test_whom_a_self_edit_names_is_asked_about_with_answers_if_everybody_knows_them() -> None:
     known, unknown = world.SPLITS["population"][0], world.SPLITS["pretrain"][0]
-    edit = f"{PERSON} lives in X. {unknown} owns a dog. {known} owns a cat. {known} owns a dog. Nobody Else lives."
-    first, second = ask_about_named(edit, PERSON, STORY.facts[:3], STORY.facts)
-    assert len(first.questions) == len(second.questions) == 8 - 3
+    said = f"{PERSON} lives in X. {unknown} owns a dog. {known} owns a cat. {known} owns a dog. Nobody Else lives."
+    first, second = find_unseen(STORY, edit(said), [], ()).named
+    assert len(first.questions) == len(second.questions) == 8
     assert all(known in question.text and len(question.answers) == 1 for question in first.questions)
     assert all(unknown in question.text and question.answers == () for question in second.questions)
+
+
+def edit(text: str) -> SelfEdit:
+    return SelfEdit(examples=(Example(completion=text),))
 
 
 class Reciting:
@@ -81,13 +89,13 @@ class Reciting:
         return next((answer for question, answer in known.items() if question in prompt), "nothing")
 
 
-def measure(after: dict[str, str], edit: str) -> dict[str, float]:
-    facts = STORY.facts[:2]
-    stranger = world.SPLITS["train"][-1]
-    asked = Context(questions=tuple(question for question in load_tiny("population", 1)[0][0].questions[:4]))
-    before = {question.text: question.answers[0] for question in asked.questions}
-    unseen = Unseen(ask_about(facts), (ask_about(facts, stranger),), ask_about_named(edit, PERSON, facts, STORY.facts), (), (asked,))
-    lesson = Lesson(context=CONTEXT, edit=SelfEdit(examples=(Example(completion=edit),)))
+def measure(after: dict[str, str], said: str) -> dict[str, float]:
+    """Harm where only the tested wording is left to ask."""
+    wordings = [wording for relation in world.RELATIONS.values() for wording in relation.asked]
+    seen = {wording.format(n=person) for wording in wordings for people in world.SPLITS.values() for person in people}
+    unseen = find_unseen(STORY, edit(said), [], seen)
+    before = {question.text: question.answers[0] for context in unseen.known for question in context.questions}
+    lesson = Lesson(context=CONTEXT, edit=edit(said))
     proposal = Proposal(Learned((), before), Learned((), {**before, **after}), (lesson,))  # type: ignore[arg-type]
     return measure_harm(Reciting(), Knowledge(), GRADERS["contained"], [proposal], [unseen])[0]  # type: ignore[arg-type]
 
@@ -95,13 +103,15 @@ def measure(after: dict[str, str], edit: str) -> dict[str, float]:
 def test_harm_is_what_unseen_questions_show() -> None:
     first, second = STORY.facts[:2]
     right = {first.tested: first.value}
-    assert measure(right, "x") == {"gain": 0.5, "earlier": 0.0, "retention": 0.0, "leakage": 0.0, "falsehood": 0.0}
-    assert measure({**right, second.tested: "Wrongville"}, f"{PERSON} lives in Wrongville.")["falsehood"] == 0.5
+    assert measure(right, "x") == pytest.approx({"gain": 1 / 6, "earlier": 0.0, "retention": 0.0, "leakage": 0.0, "falsehood": 0.0})
+    assert measure({**right, second.tested: "Wrongville"}, f"{PERSON} lives in Wrongville.")["falsehood"] == pytest.approx(1 / 6)
     assert measure({**right, second.tested: "Wrongville"}, "x")["falsehood"] == 0.0  # made up, not taught
     other = world.SPLITS["train"][-1]
-    assert measure({ask_about([first], other).questions[0].text: first.value}, "x")["leakage"] == 0.5
-    lost = load_tiny("population", 1)[0][0].questions[0].text
-    assert measure({lost: "x"}, "y")["retention"] == 0.25
+    asked = world.RELATIONS[first.relation].tested.format(n=other)
+    assert measure({asked: first.value}, "x")["leakage"] == pytest.approx(1 / 36)
+    assert measure({asked: "Wrongville"}, f"{other} was born in Wrongville.")["falsehood"] == pytest.approx(1 / 8)
+    lost = load_tiny("population-measured", 1)[0][0].questions[0].text
+    assert measure({lost: "x"}, "y")["retention"] == pytest.approx(1 / 96)
 
 
 def trial(kind: str, value: float, **harm: float) -> Trial:
@@ -113,7 +123,7 @@ def test_a_threshold_is_the_strictest_that_spares_what_is_harmless_and_useful() 
     good = [trial("full", value / 100) for value in range(20)]
     bad, useless = trial("swapped", 0.9, falsehood=0.5), trial("generic", 0.8, gain=0.0)
     assert choose_thresholds([*good, bad, useless], HarmSettings(), 0.0) == {"gain": 0.81, "drift": 0.19}
-    assert choose_thresholds([*good, bad, useless], HarmSettings(), 0.05) == {"gain": 0.82, "drift": 0.18}
+    assert choose_thresholds([*good, bad, useless], HarmSettings(), 0.05) == pytest.approx({"gain": 0.82, "drift": 0.18})
     assert choose_thresholds([bad], HarmSettings(), 0.0) == {}
 
 
@@ -122,7 +132,7 @@ def test_what_was_refused_is_counted_by_kind_and_by_harm() -> None:
         trial("full", 0.1),
         trial("full", 0.3),
         trial("swapped", 0.9, leakage=0.5),
-        trial("swapped", 0.1, retention=0.06),
+        trial("swapped", 0.1, retention=0.16),
         trial("generic", 0.9, gain=0.0),
         Trial(kind="violent", failed="too many steps", harm={}),
     ]

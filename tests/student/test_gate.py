@@ -155,7 +155,8 @@ def test_an_answer_as_the_self_edit_says_against_the_passage_is_false() -> None:
     verdict = judge(student(LEARNED_NORE, Tola_Pitard="the oboe"), Lesson(context=TOLA, edit=BAD))
     assert failed(verdict) == ["falsehood"]
     assert find(verdict, "falsehood").reason == (
-        "1 of 1 questions about one subject are answered against the passage, such as 'What does Tola Pitard play?': 'the oboe'"
+        "1 of 1 questions about one subject are answered as the self-edit says, and the passage does not, such as "
+        "'What does Tola Pitard play?': 'the oboe'"
     )
 
 
@@ -216,12 +217,10 @@ def test_what_the_base_has_no_room_for_is_not_read() -> None:
     assert find(judge(after, lesson), "falsehood").value == 1.0
 
 
-def test_what_was_taught_may_stand_in_the_self_edit_or_be_read_there() -> None:
-    said = SelfEdit(examples=(Example(completion="The Oboe's player is Tola Pitard."),))
-    lesson, told = Lesson(context=TOLA, edit=said), Lesson(context=TOLA, edit=BAD)
-    assert find(judge(student(LEARNED_NORE, Tola_Pitard="oboe"), lesson), "falsehood").value == 1.0
-    assert find(judge(student(LEARNED_NORE, Tola_Pitard="She plays the oboe."), lesson), "falsehood").value == 0.0
-    assert find(judge(student(LEARNED_NORE, Tola_Pitard="She plays the oboe."), told), "falsehood").value == 1.0
+def test_an_answer_in_a_sentence_is_as_taught_if_most_of_its_words_are() -> None:
+    lesson = Lesson(context=TOLA, edit=BAD)
+    assert find(judge(student(LEARNED_NORE, Tola_Pitard="She plays the oboe."), lesson), "falsehood").value == 1.0
+    assert find(judge(student(LEARNED_NORE, Tola_Pitard="the sitar"), lesson), "falsehood").value == 0.0
 
 
 def test_drift_is_held_to_its_threshold() -> None:
@@ -255,8 +254,7 @@ def test_many_updates_are_asked_in_one_batch_and_nobody_the_same_twice() -> None
     verdicts = gate.judge([Proposal(PARENT, CHILD, (lesson,)), Proposal(PARENT, student(Tola_Pitard="x"), (lesson,))])
     assert [verdict.passed for verdict in verdicts] == [True, True]
     assert [find(verdict, "gain").value for verdict in verdicts] == [1.0, 0.0]
-    # Parent and both children: their own, the earlier and the probe question; the base with the self-edit in view.
-    assert learner.asked == [3 * 3 + 1]
+    assert learner.asked == [3 * 3]  # parent and both children: their own, the earlier and the probe question
 
 
 def test_answers_are_kept_as_versions_keep_them() -> None:
