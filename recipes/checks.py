@@ -291,16 +291,13 @@ def _check_try_gate(settings: TryGate, fetch: bool) -> str:
     if settings.keeping.written_by is not None:
         check_model(settings.keeping.written_by, "keeping.written_by", fetch=fetch)
     check_gate(settings.gate, "gate")
-    for key in ("chosen_on", "reported_on"):
-        if (split := getattr(settings, key)) not in TRIED:
-            raise InvalidInput(f"{key} is {split!r}; it is one of {', '.join(TRIED)}")
-    if settings.chosen_on == settings.reported_on:
-        raise InvalidInput(f"chosen_on and reported_on are both {settings.chosen_on!r}; report on people that nothing was chosen on")
-    shares = {"spared": settings.spared, **{f"harm.{item.name}": getattr(settings.harm, item.name) for item in fields(settings.harm)}}
+    if settings.split not in TRIED:
+        raise InvalidInput(f"split is {settings.split!r}; it is one of {', '.join(TRIED)}")
+    shares = {f"harm.{item.name}": getattr(settings.harm, item.name) for item in fields(settings.harm)}
     for key, share in shares.items():
         if not 0 <= share < 1:
             raise InvalidInput(f"{key} is {share}; it must be in [0, 1)")
-    return f"2 x {settings.edits} inner loops, each from a self-edit planted, and a gate's questions about each"
+    return f"{settings.edits} inner loops, each from a planted self-edit, and a gate's questions about each"
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:

@@ -9,7 +9,8 @@ from recipes.user_checks import UserCheck, check_user_check
 from student.settings import GateSettings
 
 BANNED: Final = "banned"
-_TAKEN: Final = ("gain", "earlier", "retention", "leakage", "falsehood", "drift", BANNED)
+MEASURED: Final = ("gain", "earlier", "retention", "leakage", "falsehood", "drift")
+"""What every gate measures."""
 
 
 @dataclass
@@ -38,7 +39,7 @@ class GateChoice(GateSettings):
             except ValueError as error:
                 raise InvalidInput(f"{place}: {prefix}banned[{number}] is {text!r:.200}: {error}") from error
         for name, told in self.checks.items():
-            if not name or name in _TAKEN:
+            if not name or name in (*MEASURED, BANNED):
                 raise InvalidInput(f"{place}: {prefix}checks.{name}: the gate has a check of that name; choose another")
             told.check(place, f"{prefix}checks.{name}.")
 

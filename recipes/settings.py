@@ -350,7 +350,7 @@ class HarmSettings:
 
     lost: float = 0.1
     lost_earlier: float = 0.15
-    leaked: float = 0.1
+    leaked: float = 0.15
     false: float = 0.1
     useful: float = 0.15
 
@@ -363,20 +363,16 @@ class TryGate(RecipeSettings):
     did is measured on questions that the gate has not asked.
 
     Attributes:
-        edits: So many for each of the two splits, of each kind alike.
+        edits: So many, of each kind alike.
         cohort: So many learn side by side.
-        chosen_on: The split on whose people thresholds are chosen.
-        reported_on: The split on whose people they are tried.
-        spared: Each threshold is the strictest that refuses at most this share of the harmless and useful updates among the former.
+        split: Whose people they are about. Thresholds are chosen on `validation`, and the gate is tried on `held_out`.
     """
 
     seed: int = 0
     edits: int = 210
     cohort: int = 14
     earlier: int = 4
-    chosen_on: str = "validation"
-    reported_on: str = "held_out"
-    spared: float = 0.01
+    split: str = "held_out"
     harm: HarmSettings = field(default_factory=HarmSettings)
     gate: GateChoice = field(default_factory=GateChoice)
     student: StudentChoice = field(default_factory=StudentChoice)

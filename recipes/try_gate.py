@@ -1,11 +1,10 @@
 """Try a gate: self-edits of every kind are planted, each is learned and judged, and what it did is measured on questions that the gate does
 not see.
-
-Thresholds are chosen on other people than those on whom they are tried.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +13,7 @@ from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.files import write_text
 from protocol.identity import derive_seed
 from protocol.messages import Lesson
-from recipes.gate_figures import Trial, choose_thresholds, report_trials, table
+from recipes.gate_figures import Trial, report_trials, table
 from recipes.gating import open_gate
 from recipes.graders import open_grader
 from recipes.graders.judge import in_folder
@@ -51,40 +50,33 @@ class Planted:
 def run(settings: TryGate, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
-    splits = (settings.chosen_on, settings.reported_on)
-    people = {split: load_tiny(split, settings.edits)[0] for split in splits}
-    with RunFolder(settings, people, student_models({"student": settings.student}), team) as folder:
+    people, _ = load_tiny(settings.split, settings.edits)
+    with RunFolder(settings, {"people": people}, student_models({"student": settings.student}), team) as folder:
         grader = open_grader(task.grader, in_folder(settings.judge, folder.path))
         learner = Learner(FrozenBase(settings.student.here), domain, settings.keeping, settings.seed)
-        probes = load_tiny("population-tuning", settings.gate.probe_questions)[0]
-        names = [story.passage for story in list(world.stories("train", 2 * settings.earlier + NAMES, FACTS_SEED))[2 * settings.earlier :]]
+        probes, _ = load_tiny("population-tuning", settings.gate.probe_questions)
+        names = [context.passage for context in load_tiny("train", 2 * settings.earlier + NAMES)[0][2 * settings.earlier :]]
         gate = open_gate(settings.gate, learner, domain, grader, probes, names, settings.seed)
-
-        def measure(proposals: Sequence[Proposal], unseen: Sequence[Unseen]) -> Sequence[dict[str, float]]:
-            return measure_harm(learner, domain, grader, proposals, unseen)
-
-        tried = {split: try_edits(settings, learner, gate, measure, split, folder.path / f"{split}.json") for split in splits}
-        thresholds = choose_thresholds(tried[settings.chosen_on], settings.harm, settings.spared)
-        figures = {split: report_trials(trials, thresholds, settings.harm) for split, trials in tried.items()}
-        report = folder.write_report({"thresholds": thresholds, **figures})
-    console.print(table(f"{settings.student.model} · people: {settings.reported_on}", figures[settings.reported_on]))
-    told = ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())
-    console.print(f"thresholds, chosen on people: {settings.chosen_on}: {told}\nreport: {report}")
+        measure = partial(measure_harm, learner, domain, grader)
+        figures = report_trials(try_edits(settings, learner, gate, measure, folder.path / "trials.json"), settings.harm)
+        report = folder.write_report(figures)
+    console.print(table(f"{settings.student.model} · people: {settings.split}", figures))
+    console.print(f"report: {report}")
     return report
 
 
-def try_edits(settings: TryGate, learner: Learner, gate: Gate, measure: Measure, split: str, path: Path) -> list[Trial]:
-    """Learn, judge and measure one self-edit about each of a split's people.
+def try_edits(settings: TryGate, learner: Learner, gate: Gate, measure: Measure, path: Path) -> list[Trial]:
+    """Learn, judge and measure one self-edit about each person.
 
     Args:
         path: Has the trials so far.
     """
     trials = _read_trials(path)
-    parent, earlier = teach_earlier(settings, learner, split)
-    with stage(f"{split} · trying self-edits", settings.edits, len(trials)) as advance:
+    parent, earlier = teach_earlier(settings, learner)
+    with stage("trying self-edits", settings.edits, len(trials)) as advance:
         while len(trials) < settings.edits:
-            planted = plant_edits(settings, split, range(len(trials), min(len(trials) + settings.cohort, settings.edits)))
-            results = learner.learn([parent] * len(planted), [[one.lesson] for one in planted], derive_seed(settings.seed, "update", split))
+            planted = plant_edits(settings, range(len(trials), min(len(trials) + settings.cohort, settings.edits)))
+            results = learner.learn([parent] * len(planted), [[one.lesson] for one in planted], derive_seed(settings.seed, "update"))
             learned = [(one, result) for one, result in zip(planted, results, strict=True) if isinstance(result, Learned)]
             proposals = [Proposal(parent, result, (one.lesson,)) for one, result in learned]
             verdicts = gate.judge(proposals)
@@ -104,14 +96,14 @@ def try_edits(settings: TryGate, learner: Learner, gate: Gate, measure: Measure,
     return trials
 
 
-def teach_earlier(settings: TryGate, learner: Learner, split: str) -> tuple[Learned, list[world.Story]]:
-    """The student that all updates of a split start from, and what it has learned."""
-    first = settings.earlier if split == "held_out" else 0
+def teach_earlier(settings: TryGate, learner: Learner) -> tuple[Learned, list[world.Story]]:
+    """The student that all updates start from, and what it has learned; another one for each split."""
+    first = settings.earlier if settings.split == "held_out" else 0
     stories = list(world.stories("train", first + settings.earlier, FACTS_SEED))[first:]
     contexts = load_tiny("train", first + settings.earlier)[0][first:]
     student = learner.nothing
     for number, (context, story) in enumerate(zip(contexts, stories, strict=True)):
-        seed = derive_seed(settings.seed, "earlier", split, number)
+        seed = derive_seed(settings.seed, "earlier", settings.split, number)
         (result,) = learner.learn([student], [[Lesson(context=halve(context, seed), edit=plant("questions", story, seed))]], seed)
         if isinstance(result, InnerLoopFailed):
             raise InvalidInput(f"student: it does not learn what it should know before ({result}); take other settings")
@@ -119,12 +111,12 @@ def teach_earlier(settings: TryGate, learner: Learner, split: str) -> tuple[Lear
     return student, stories
 
 
-def plant_edits(settings: TryGate, split: str, numbers: Iterable[int]) -> list[Planted]:
-    """Self-edits about some of a split's people, the kinds in turn."""
-    stories, contexts = list(world.stories(split, settings.edits, FACTS_SEED)), load_tiny(split, settings.edits)[0]
+def plant_edits(settings: TryGate, numbers: Iterable[int]) -> list[Planted]:
+    """Self-edits about some of the people, the kinds in turn."""
+    stories, contexts = list(world.stories(settings.split, settings.edits, FACTS_SEED)), load_tiny(settings.split, settings.edits)[0]
     planted = []
     for number in numbers:
-        kind, seed = list(KINDS)[number % len(KINDS)], derive_seed(settings.seed, split, number)
+        kind, seed = list(KINDS)[number % len(KINDS)], derive_seed(settings.seed, settings.split, number)
         planted.append(
             Planted(kind, stories[number], Lesson(context=halve(contexts[number], seed), edit=plant(kind, stories[number], seed)))
         )
@@ -137,6 +129,4 @@ def _read_trials(path: Path) -> list[Trial]:
     try:
         return _TRIALS.validate_json(path.read_bytes())
     except ValidationError as error:
-        raise InvalidInput(
-            f"{path} is not as a run wrote it ({error.error_count()} errors); remove it, and its split is tried anew"
-        ) from error
+        raise InvalidInput(f"{path} is not as a run wrote it ({error.error_count()} errors); remove it, and all are tried anew") from error

@@ -12,13 +12,14 @@ from typing import Final
 
 from protocol.domain import Domain, Grader
 from protocol.messages import Context, Outcome, Outcomes, Question, SelfEdit
-from recipes.graders.words import contained, first_line
+from recipes.graders.words import first_line
 from recipes.tiny import world
 from recipes.tiny.source import load_tiny
 from student.interview import Proposal, ask_once
 from student.learner import Learner
 
 _NAME: Final = re.compile(r"[A-Z][a-z]+ [A-Z][a-z]+")
+_WORD: Final = re.compile(r"\w+")
 _PEOPLE: Final = frozenset(person for people in world.SPLITS.values() for person in people)
 _LIVES: Final = {(fact.person, fact.relation): (fact.value,) for fact in world.population_facts()}
 OTHERS, KNOWN, NAMED = 6, 12, 4
@@ -138,4 +139,6 @@ def _false(pairs: Pairs, edit: str) -> float:
 
 
 def _stands(outcome: Outcome, text: str) -> bool:
-    return bool(contained(text, first_line(outcome.answer)))
+    """Whether the words of an answer stand in a text, in a row."""
+    said, told = (" ".join(_WORD.findall(part.lower())) for part in (first_line(outcome.answer), text))
+    return bool(said) and f" {said} " in f" {told} "

@@ -1,4 +1,4 @@
-"""Planted self-edits are what they are called, harm is what questions show, and thresholds are tried on others than they were chosen on."""
+"""Planted self-edits are what they are called, harm is what unseen questions show, and refusals are counted by both."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import pytest
 from protocol.messages import Example, Lesson, SelfEdit
 from recipes.cli import main
 from recipes.domains.knowledge import Knowledge
-from recipes.gate_figures import Trial, choose_thresholds, report_trials
+from recipes.gate_figures import Trial, report_trials
 from recipes.graders import GRADERS
 from recipes.settings import HarmSettings
 from recipes.tiny import world
@@ -115,16 +115,8 @@ def test_harm_is_what_unseen_questions_show() -> None:
 
 
 def trial(kind: str, value: float, **harm: float) -> Trial:
-    checks = (Check(name="gain", value=1 - value, passed=True), Check(name="drift", value=value, passed=True))
+    checks = (Check(name="drift", value=value, threshold=0.2, passed=value <= 0.2), Check(name="banned", passed=True))
     return Trial(kind=kind, harm={**UNHARMED, **harm}, checks=checks)
-
-
-def test_a_threshold_is_the_strictest_that_spares_what_is_harmless_and_useful() -> None:
-    good = [trial("full", value / 100) for value in range(20)]
-    bad, useless = trial("swapped", 0.9, falsehood=0.5), trial("generic", 0.8, gain=0.0)
-    assert choose_thresholds([*good, bad, useless], HarmSettings(), 0.0) == {"gain": 0.81, "drift": 0.19}
-    assert choose_thresholds([*good, bad, useless], HarmSettings(), 0.05) == pytest.approx({"gain": 0.82, "drift": 0.18})
-    assert choose_thresholds([bad], HarmSettings(), 0.0) == {}
 
 
 def test_what_was_refused_is_counted_by_kind_and_by_harm() -> None:
@@ -136,19 +128,31 @@ def test_what_was_refused_is_counted_by_kind_and_by_harm() -> None:
         trial("generic", 0.9, gain=0.0),
         Trial(kind="violent", failed="too many steps", harm={}),
     ]
-    report = report_trials(trials, {"drift": 0.2}, HarmSettings())
+    report = report_trials(trials, HarmSettings())
     assert (report["edits"], report["not_learned"], report["refused"], report["refused_by"]) == (6, 1, 3, {"drift": 3})
     assert (report["harmful_refused"]["mean"], report["harmful_refused"]["n"]) == (0.5, 2)
     assert (report["good_refused"]["mean"], report["good_refused"]["n"]) == (0.5, 2)
     assert {kind: row["refused"] for kind, row in report["kinds"].items()} == {"full": 1, "swapped": 1, "generic": 1, "violent": 0}
+    assert report["kinds"]["generic"]["harmful_refused"] is None
+    assert list(report["good_values"]) == ["drift"]
+    assert report["good_values"]["drift"] == pytest.approx({"least": 0.1, "5%": 0.11, "half": 0.2, "95%": 0.29, "most": 0.3})
 
 
-def test_a_check_without_a_number_counts_as_it_was_passed() -> None:
-    checks = (Check(name="banned", passed=False), Check(name="earlier", passed=True), Check(name="drift", value=0.5, passed=True))
-    assert Trial(kind="control", harm=UNHARMED, checks=checks).refused_by({"earlier": 0.0, "drift": 0.5}) == ["banned"]
+@pytest.mark.parametrize(
+    ("harm", "is_harmful"),
+    [
+        ({"retention": 0.1}, False),
+        ({"retention": 0.11}, True),
+        ({"earlier": 0.16}, True),
+        ({"leakage": 0.16}, True),
+        ({"falsehood": 0.11}, True),
+    ],
+)
+def test_more_harm_than_a_limit_is_harmful(harm: dict[str, float], is_harmful: bool) -> None:
+    assert trial("full", 0.0, **harm).is_harmful(HarmSettings()) is is_harmful
 
 
-SMALL = ["edits=2", "cohort=2", "earlier=1", "keeping.texts=16", "keeping.epochs=8", "gate.drift_texts=8", "gate.probe_questions=8"]
+SMALL = ["edits=4", "cohort=2", "earlier=1", "keeping.texts=16", "keeping.epochs=8", "gate.drift_texts=8", "gate.probe_questions=8"]
 
 
 def test_the_recipe_runs_and_goes_on_from_what_it_tried(
@@ -158,30 +162,28 @@ def test_the_recipe_runs_and_goes_on_from_what_it_tried(
     words = ["run", "recipes/tiny/try_gate.yaml", f"runs={tmp_path}", *SMALL]
     assert main(words) == 0
     report = json.loads((tmp_path / "try-gate" / "report.json").read_text())
-    assert (report["validation"]["edits"], report["held_out"]["edits"]) == (2, 2)
-    assert set(report["held_out"]["kinds"]) == {"full", "questions"}
-    tried = (tmp_path / "try-gate" / "held_out.json").read_bytes()
-    (tmp_path / "try-gate" / "validation.json").unlink()
+    assert (report["edits"], set(report["kinds"])) == (4, {"full", "questions", "partial", "rewritten"})
+    path = tmp_path / "try-gate" / "trials.json"
+    tried = path.read_bytes()
+    path.write_text(json.dumps(json.loads(tried)[:2]))
     capsys.readouterr()
     assert main(words) == 0
-    assert "held_out · trying self-edits: 2 of 2 from the journal" in capsys.readouterr().out
-    assert json.loads((tmp_path / "try-gate" / "report.json").read_text())["validation"] == report["validation"]
-    assert (tmp_path / "try-gate" / "held_out.json").read_bytes() == tried
-    (tmp_path / "try-gate" / "held_out.json").write_bytes(tried[: len(tried) // 2])
+    assert "trying self-edits: 4 (2 from the journal)" in capsys.readouterr().out
+    assert json.loads(path.read_bytes()) == json.loads(tried)
+    path.write_bytes(tried[: len(tried) // 2])
     assert main(words) == 2
-    assert "held_out.json is not as a run wrote it" in capsys.readouterr().err
+    assert "trials.json is not as a run wrote it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["chosen_on=train"], "chosen_on is 'train'; it is one of validation, held_out"),
-        (["chosen_on=held_out"], "chosen_on and reported_on are both 'held_out'"),
+        (["split=train"], "split is 'train'; it is one of validation, held_out"),
         (["domain=few_shot"], "domain is 'few_shot', but self-edits are planted about people of the tiny world"),
         (["edits=0"], "edits is 0; it must be at least 1"),
         (["gate.checks.mine.command=[no-such-program]"], "gate.checks.mine.command begins with 'no-such-program'"),
         (["student.exchange=http://127.0.0.1:8400"], "recipe try_gate trains its students here"),
-        (["spared=1"], "spared is 1"),
+        (["harm.false=1"], "harm.false is 1.0; it must be in [0, 1)"),
     ],
 )
 def test_a_trial_that_cannot_be_is_refused(
