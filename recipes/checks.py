@@ -291,6 +291,8 @@ def _check_try_gate(settings: TryGate, fetch: bool) -> str:
     if settings.keeping.written_by is not None:
         check_model(settings.keeping.written_by, "keeping.written_by", fetch=fetch)
     check_gate(settings.gate, "gate")
+    if settings.edits < 1:
+        raise InvalidInput(f"edits is {settings.edits}; it must be at least 1")
     if settings.split not in TRIED:
         raise InvalidInput(f"split is {settings.split!r}; it is one of {', '.join(TRIED)}")
     shares = {f"harm.{item.name}": getattr(settings.harm, item.name) for item in fields(settings.harm)}

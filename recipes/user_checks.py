@@ -88,7 +88,7 @@ def _run_command(name: str, told: UserCheck, rows: Sequence[AnswerRow]) -> Check
 def _call_function(name: str, told: UserCheck, rows: Sequence[AnswerRow]) -> Check:
     try:
         returned = _load(told.function)([row.model_dump(mode="json") for row in rows])
-    except Exception as error:  # it is not our code: whatever it raises, the update has not passed
+    except (Exception, SystemExit) as error:  # it is not our code: whatever it raises, the update has not passed
         return Check(name=name, passed=False, reason=f"{told.function} raised {type(error).__name__}: {error}"[:_SAID])
     passed, reason = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, "")
     if not isinstance(passed, bool) or not isinstance(reason, str):

@@ -101,7 +101,14 @@ def test_a_function_that_returns_something_else_refuses(tmp_path: Path, body: st
     assert "it must return True or False, or a pair of that and a text" in check.reason
 
 
-@pytest.mark.parametrize(("body", "said"), [("raise KeyError('x')", "raised KeyError: 'x'"), ("return 1 / 0", "raised ZeroDivisionError")])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise KeyError('x')", "raised KeyError: 'x'"),
+        ("return 1 / 0", "raised ZeroDivisionError"),
+        ("raise SystemExit(0)", "raised SystemExit: 0"),
+    ],
+)
 def test_a_function_that_raises_refuses(tmp_path: Path, body: str, said: str) -> None:
     check = by_function(tmp_path, body)
     assert not check.passed
