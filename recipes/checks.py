@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from protocol.messages import Context
 from recipes.costs import describe_costs, list_phases, measure_contexts
 from recipes.domains import RecipeDomain, open_domain
 from recipes.editor import check_editor
+from recipes.gate_settings import check_gate
 from recipes.inputs import (
     STAND_IN,
     check_edit,
@@ -42,6 +44,7 @@ from recipes.settings import (
     Serve,
     TrainTeacher,
     Transfer,
+    TryGate,
     Watch,
     WriteQuestions,
     count_trained,
@@ -53,6 +56,8 @@ from student.store import read_store
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 SHORTEST_TOKEN: Final = 16
+TRIED: Final = ("validation", "held_out")
+"""The splits of the tiny world whose people a gate may be tried on."""
 
 
 def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> str:
@@ -95,6 +100,9 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         case Watch():
             _need_one(processes, settings.recipe)
             return _check_watch(settings, fetch)
+        case TryGate():
+            _need_one(processes, settings.recipe)
+            return _check_try_gate(settings, fetch)
         case Pretrain():
             _need_one(processes, settings.recipe)
             return _check_pretrain(settings)
@@ -321,6 +329,30 @@ def _check_watch(settings: Watch, fetch: bool) -> str:
     _check_keeping(settings.keeping, "keeping", fetch)
     window = f", within {settings.window}" if settings.window else ""
     return f"teach {settings.student.model} what comes into {settings.inbox}, every {settings.every}{window}"
+
+
+def _check_try_gate(settings: TryGate, fetch: bool) -> str:
+    if settings.domain != "knowledge":
+        raise InvalidInput(
+            f"domain is {settings.domain!r}, but self-edits are planted about people of the tiny world; set domain=knowledge"
+        )
+    choose_task(settings)
+    if not settings.student.is_local:
+        raise InvalidInput(
+            f"student.exchange is {settings.student.exchange!r}, but recipe try_gate trains its students here; set it to local"
+        )
+    check_local_student(settings.student.here, "student", fetch=fetch)
+    _check_keeping(settings.keeping, "keeping", fetch)
+    check_gate(settings.gate, "gate")
+    if settings.edits < 1:
+        raise InvalidInput(f"edits is {settings.edits}; it must be at least 1")
+    if settings.split not in TRIED:
+        raise InvalidInput(f"split is {settings.split!r}; it is one of {', '.join(TRIED)}")
+    shares = {f"harm.{item.name}": getattr(settings.harm, item.name) for item in fields(settings.harm)}
+    for key, share in shares.items():
+        if not 0 <= share < 1:
+            raise InvalidInput(f"{key} is {share}; it must be in [0, 1)")
+    return f"{settings.edits} inner loops, each from a planted self-edit, and a gate's questions about each"
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:

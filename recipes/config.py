@@ -22,7 +22,7 @@ _AT_LEAST_ONE = (
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows max_waiting max_body_mb max_answers "
-    "row_tokens questions answer_tokens timed_steps concurrency sequences max_mb"
+    "row_tokens questions answer_tokens timed_steps concurrency sequences max_mb earlier"
 ).split()
 _NAMED = ("teachers", "students", "strategies")
 """Settings that are entries by name, any of which may be left out by null."""

@@ -22,7 +22,7 @@ def measure_inputs(stack: Stack, adapter: Adapter, texts: Sequence[Sequence[int]
     sums = [torch.zeros(inputs, inputs, dtype=stack.dtype, device=stack.device) for inputs, _ in stack.shapes]
     model, pairs = stack.base.model.get_base_model(), stack_adapters([adapter])
     with packed_attention(model), _listening(stack, sums):
-        for part in _parts(texts, stack.base.settings.cohort_tokens):
+        for part in in_parts(texts, stack.base.settings.cohort_tokens):
             rows = [Row(list(text), [IGNORED] * (len(text) - 1) + [text[-1]]) for text in part]
             batch = pack([rows], stack.dtype, stack.device)
             with stack.routed(pairs, [1.0], batch.counts):
@@ -31,7 +31,8 @@ def measure_inputs(stack: Stack, adapter: Adapter, texts: Sequence[Sequence[int]
     return [total / tokens for total in sums]
 
 
-def _parts(texts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[Sequence[int]]]:
+def in_parts(texts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[Sequence[int]]]:
+    """Texts in their order, so many at once as have about so many tokens together."""
     part: list[Sequence[int]] = []
     for text in texts:
         if part and sum(map(len, part)) + len(text) > tokens:

@@ -57,6 +57,11 @@ class Keeping:
         """What a student has learned that has learned nothing yet."""
         return Learned((), [(a[0, :0], b[0, :, :0]) for a, b in self._stack.pairs(self._stack.empty(1))])
 
+    @property
+    def own_texts(self) -> list[list[int]]:
+        """What the base wrote of itself, as token ids."""
+        return [row.input_ids for row in self._own_rows]
+
     def update(self, student: Learned, lessons: Sequence[Lesson], seed: int) -> InnerLoop:
         """Learn new lessons on top of earlier ones.
 

@@ -21,8 +21,9 @@ from protocol.messages import Lesson
 from student.answers import answer_routed
 from student.base import ADAPTER, FrozenBase
 from student.cohort import Cohort, Trained
+from student.drift import measure_drift
 from student.engines import obstacle_to_cohort
-from student.inner_loop import InnerLoop
+from student.inner_loop import InnerLoop, check_prompts
 from student.keeping import Keeping, Learned
 from student.lasting import save_version
 from student.settings import KeepingSettings
@@ -66,10 +67,22 @@ class Learner:
             learned[i] = adapter if isinstance(adapter, InnerLoopFailed) else replace(student, adapter=adapter)
         return learned
 
-    def ask(self, students: Sequence[Learned], prompts: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Ask each student its own prompts."""
-        alike, longest = [1.0] * len(students), [self.domain.answer_tokens] * len(students)
-        return answer_routed(self._stack, [student.adapter for student in students], alike, prompts, longest)
+    def ask(self, students: Sequence[Learned], prompts: Sequence[Sequence[str]], longest: int | None = None) -> list[list[str]]:
+        """Ask each student its own prompts. The longest answer, in tokens, is the domain's unless it is given."""
+        alike, tokens = [1.0] * len(students), [longest or self.domain.answer_tokens] * len(students)
+        return answer_routed(self._stack, [student.adapter for student in students], alike, prompts, tokens)
+
+    def fits(self, prompts: Sequence[str], longest: int | None = None) -> bool:
+        """Whether the base has positions for every prompt and its answer."""
+        try:
+            check_prompts(self._stack.base, prompts, longest or self.domain.answer_tokens)
+        except InnerLoopFailed:
+            return False
+        return True
+
+    def drift(self, before: Learned, after: Learned, texts: int) -> float:
+        """How far an update has moved a student on so many texts that the base wrote of itself, in nats per token."""
+        return measure_drift(self._stack, before.adapter, after.adapter, self._keeping.own_texts[:texts])
 
     def _is_due(self, before: Learned, after: Learned) -> bool:
         every = self.settings.consolidate_every

@@ -108,6 +108,63 @@ class RetrievalSettings:
 
 
 @dataclass
+class GateSettings:
+    """What an update must show before it becomes a version. Null leaves a check out.
+
+    The defaults were chosen by recipe try_gate, on people of the tiny world other than those that it reports on.
+
+    Attributes:
+        least_gain: Accuracy on its own contexts, after less before: on their questions or, if they have none, on those that the base
+            writes.
+        most_lost_earlier: Accuracy on contexts learned earlier, before less after.
+        most_lost: The same on contexts that the student knew from the start.
+        most_leaked: Of the new lessons' questions asked about others, the share answered with what is so of their subject, after less
+            before.
+        most_false: Of the questions about one subject, the share that is answered since as the self-edit says, where the passage says
+            otherwise. Subjects are that of the passage, and all whom the self-edit names but the passage does not.
+        most_drift: Divergence on texts that the base writes of itself (KL of the parent from the child, nats per token).
+        unmeasured: What becomes of a check for which there is nothing to ask.
+        earlier_questions, probe_questions: Of contexts learned earlier, and of those known from the start, at most so many questions are
+            asked, drawn anew for every update.
+        written_questions: So many questions about each new context the base writes itself, at most, with the passage in view.
+        others: About how many others each new context's questions are asked, and about how many whom its self-edit names.
+        drift_texts: On how many texts divergence is measured.
+    """
+
+    least_gain: float | None = 0.0
+    most_lost_earlier: float | None = 0.15
+    most_lost: float | None = 0.1
+    most_leaked: float | None = 0.2
+    most_false: float | None = 0.05
+    most_drift: float | None = 0.2
+    unmeasured: Literal["pass", "refuse"] = "pass"
+    earlier_questions: int = 64
+    probe_questions: int = 64
+    written_questions: int = 12
+    others: int = 4
+    drift_texts: int = 64
+
+    def check(self, place: str, prefix: str) -> None:
+        """Ranges.
+
+        Raises:
+            InvalidInput: Names the key and the value.
+        """
+        for name in ("least_gain", "most_lost_earlier", "most_lost", "most_leaked", "most_false"):
+            if (value := getattr(self, name)) is not None and not -1 <= value <= 1:
+                raise InvalidInput(f"{place}: {prefix}{name} is {value}; it must be in [-1, 1], or null")
+        if self.most_drift is not None and not 0 <= self.most_drift < float("inf"):
+            raise InvalidInput(f"{place}: {prefix}most_drift is {self.most_drift}; it must not be negative, or null")
+        if self.most_drift is not None and self.drift_texts < 1:
+            raise InvalidInput(
+                f"{place}: {prefix}drift_texts is {self.drift_texts}; it must be at least 1, or set {prefix}most_drift to null"
+            )
+        for name in ("earlier_questions", "probe_questions", "written_questions", "others", "drift_texts"):
+            if (value := getattr(self, name)) < 0:
+                raise InvalidInput(f"{place}: {prefix}{name} is {value}; it must not be negative")
+
+
+@dataclass
 class StudentSettings:
     """Which model learns, and how it trains on one self-edit. An edit's own `update` goes before these.
 
