@@ -327,6 +327,10 @@ def _check_watch(settings: Watch, fetch: bool) -> str:
     choose_style(settings.teacher.style, domain)
     check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
     _check_keeping(settings.keeping, "keeping", fetch)
+    check_gate(settings.gate, "gate")
+    for key in ("known", "others"):
+        if getattr(settings, key).source:
+            load_data(domain, getattr(settings, key), key, questions=key == "known", fetch=fetch)
     window = f", within {settings.window}" if settings.window else ""
     return f"teach {settings.student.model} what comes into {settings.inbox}, every {settings.every}{window}"
 

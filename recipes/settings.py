@@ -406,6 +406,10 @@ class Watch(RecipeSettings):
         settle_seconds: A file that has changed within them may be half written, and waits.
         max_mb: A larger file is left.
         keeping: How the student keeps what it knew.
+        gate: What an update must show before it becomes a version.
+        known: Contexts whose questions the student knows from the start, for the gate; without a source they are not asked.
+        others: Contexts that it never learns, whose subjects the gate asks about; without a source, names are
+            taken from the base's own texts.
     """
 
     seed: int = 0
@@ -419,6 +423,9 @@ class Watch(RecipeSettings):
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     student: StudentSettings = field(default_factory=StudentSettings)
     keeping: KeepingSettings = field(default_factory=KeepingSettings)
+    gate: GateChoice = field(default_factory=GateChoice)
+    known: DataSettings = field(default_factory=DataSettings)
+    others: DataSettings = field(default_factory=DataSettings)
 
 
 @dataclass

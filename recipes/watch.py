@@ -9,20 +9,19 @@ rolled back. So whenever the process dies, nothing is lost and nothing is learne
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Final
 
-from protocol.domain import Domain, Grader
 from protocol.errors import TutelageError
 from protocol.identity import content_id
 from protocol.messages import Context, Lesson, SelfEdit, Update
 from recipes.candidates import read_edit
 from recipes.config import to_yaml
 from recipes.editor import open_editor
+from recipes.gating import open_gate
 from recipes.graders import open_grader
 from recipes.graders.judge import in_folder
 from recipes.inbox import Inbox, keys_of
-from recipes.inputs import choose_task, student_models, teacher_models
+from recipes.inputs import choose_task, load_data, student_models, teacher_models
 from recipes.run_folder import RunFolder
 from recipes.schedule import Clock, read_schedule, wait_until_due
 from recipes.settings import Watch
@@ -32,15 +31,12 @@ from recipes.team import Team
 from recipes.terminal import console, printable
 from recipes.watch_page import describe, describe_update, page
 from student.base import FrozenBase
-from student.gate import Verdict
-from student.grading import by_context
-from student.keeping import Learned
+from student.gate import Gate
 from student.learner import Learner
-from student.updating import Gate, refuse, request_id, update
-from student.version_answers import AnswerRow
+from student.updating import refuse, request_id, update
 from student.version_contexts import read_contexts
 from student.version_history import LOG, History, read_line
-from student.version_records import Check, RefusedRecord, VersionRecord
+from student.version_records import RefusedRecord, VersionRecord
 from student.versions import Line
 
 STAGE: Final = "watch"
@@ -89,7 +85,7 @@ class Watched:
         self._editor = open_editor(settings, self._domain, folder.path)
         self._recipe = content_id(to_yaml(settings))
         self._inbox = Inbox(Path(settings.inbox), settings.settle_seconds, settings.max_mb * 2**20)
-        self._learner: Learner | None = None
+        self._opened: tuple[Learner, Gate] | None = None
         self.line, self.failed = Path(settings.line) if settings.line else folder.path / "line", ""
         self._read_line()
 
@@ -155,12 +151,22 @@ class Watched:
 
     def _update(self, line: Line, lessons: Sequence[Lesson]) -> VersionRecord | RefusedRecord:
         settings = self._settings
-        self._learner = self._learner or Learner(FrozenBase(settings.student), self._domain, settings.keeping, settings.seed)
-        gate = ask_own(self._learner, self._domain, self._grader)
+        learner, gate = self._opened = self._opened or self._open()
         with console.status(f"learning {len(lessons)} documents"):
-            record = update(line, self._learner, lessons, gate, recipe=self._recipe, seed=settings.seed)
+            record = update(line, learner, lessons, gate, recipe=self._recipe, seed=settings.seed)
         tell(record)
         return record
+
+    def _open(self) -> tuple[Learner, Gate]:
+        """The student, and the gate before its versions. Names of others are those that its base knows, unless contexts are given."""
+        settings, domain = self._settings, self._domain
+        learner = Learner(FrozenBase(settings.student), domain, settings.keeping, settings.seed)
+        known, others = (
+            load_data(domain, given, key, questions=key == "known")[0] if given.source else []
+            for key, given in (("known", settings.known), ("others", settings.others))
+        )
+        names = [context.passage for context in others] or learner.own_texts
+        return learner, open_gate(settings.gate, learner, domain, self._grader, known, names, settings.seed)
 
     def _read_line(self) -> None:
         self._log_size = _size(self.line / LOG)
@@ -189,32 +195,3 @@ def group_by_update(lessons: Iterable[Lesson]) -> list[list[Lesson]]:
 
 def tell(record: VersionRecord | RefusedRecord) -> None:
     console.print(describe_update(record))
-
-
-def ask_own(learner: Learner, domain: Domain, grader: Grader) -> Gate:
-    """A gate that lets everything pass, and asks what was taught, before and after."""
-
-    def gate(before: Learned, after: Learned, lessons: Sequence[Lesson]) -> Verdict:
-        contexts = [lesson.context for lesson in lessons if lesson.context.questions]
-        prompts = [prompt for context in contexts for prompt in domain.ask(context)]
-        asked = [by_context(domain, contexts, answers) for answers in learner.ask([before, after], [prompts, prompts])]
-        old, new = (domain.read_answers(contexts, [answers for _, answers in own], grader) for own in asked)
-        rows = [
-            AnswerRow(
-                context=context.id,
-                title=context.label,
-                question=question.text,
-                gold=question.answers,
-                answer=now.answer,
-                correct=now.correct,
-                why="own",
-                before=then.answer,
-                correct_before=then.correct,
-            )
-            for context, olds, news in zip(contexts, old, new, strict=True)
-            for question, then, now in zip(context.questions, olds, news, strict=True)
-        ]
-        graded = [row.correct for row in rows if row.correct is not None]
-        return Verdict((Check(name="own", value=fmean(graded) if graded else None, passed=True),), tuple(rows))
-
-    return gate

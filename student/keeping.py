@@ -58,6 +58,11 @@ class Keeping:
         return Learned((), [(a[0, :0], b[0, :, :0]) for a, b in self._stack.pairs(self._stack.empty(1))])
 
     @property
+    def texts(self) -> list[str]:
+        """What the base wrote of itself."""
+        return self._texts
+
+    @property
     def own_texts(self) -> list[list[int]]:
         """What the base wrote of itself, as token ids."""
         return [row.input_ids for row in self._own_rows]

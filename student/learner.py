@@ -54,6 +54,11 @@ class Learner:
         """What a student has learned that has learned nothing yet."""
         return self._keeping.nothing
 
+    @property
+    def own_texts(self) -> Sequence[str]:
+        """What the base writes of itself."""
+        return self._keeping.texts
+
     def learn(self, students: Sequence[Learned], lessons: Sequence[Sequence[Lesson]], seed: int) -> list[Learned | InnerLoopFailed]:
         """One update of each student, from lessons of its own. One that fails does not touch the others."""
         loops = [_attempt(self._keeping.update, student, new, seed) for student, new in zip(students, lessons, strict=True)]

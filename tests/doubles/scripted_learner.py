@@ -29,6 +29,7 @@ class ScriptedLearner:
             fingerprint="b" * 32, positions=1000, settings=SimpleNamespace(chat=False, model="m"), model=None, tokenizer=None
         )
         self.domain, self.settings, self.nothing = Knowledge(), KeepingSettings(strategies=[]), Learned((), ADAPTER)
+        self.own_texts: list[str] = []
         self.tried: list[list[str]] = []
 
     def learn(self, students: Sequence[Learned], lessons: Sequence[Sequence[Lesson]], seed: int) -> list[Learned | InnerLoopFailed]:

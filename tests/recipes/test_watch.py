@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from easy_gate import ask_own
 from fake_clock import FakeClock
 from rich.console import Console
 from scripted_learner import ScriptedLearner, stand_in
@@ -83,6 +84,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.chdir(ROOT)
     teacher = Teacher()
     monkeypatch.setattr("recipes.watch.write_candidates", teacher)
+    monkeypatch.setattr("recipes.watch.open_gate", lambda settings, learner, domain, grader, *rest: ask_own(learner, domain, grader))
     return Desk(tmp_path, stand_in(monkeypatch), teacher)
 
 
