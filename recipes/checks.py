@@ -95,7 +95,6 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         case Experiment():
             return _check_experiment(settings, processes, fetch)
         case Continual():
-            _need_one(processes, settings.recipe)
             return _check_continual(settings, fetch)
         case Watch():
             _need_one(processes, settings.recipe)
