@@ -394,10 +394,11 @@ def test_options_and_the_recipe_come_in_any_order(desk: Desk, capsys: pytest.Cap
     assert f"run folder: {desk.folder}/runs/mine" in told
 
 
-KILLS = int(os.environ.get("TUTELAGE_KILLS", "4"))
+KILLS = int(os.environ.get("TUTELAGE_KILLS", "2"))
 TINY = (
     "recipes/tiny/watch.yaml settle_seconds=0 teacher.max_new_tokens=60 student.epochs=2 keeping.epochs=2 keeping.texts=8 "
-    "keeping.text_tokens=16 keeping.others=1 keeping.consolidate_epochs=1"
+    "keeping.text_tokens=16 keeping.others=1 keeping.consolidate_epochs=1 "
+    "gate.written_questions=0 gate.others=1 gate.drift_texts=4 known.limit=2"
 ).split()
 
 
