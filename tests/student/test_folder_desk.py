@@ -12,6 +12,7 @@ from protocol.folder_transport import FolderTransport, SharedFolder
 from protocol.messages import AskRequest, CommitRequest, Context, Lesson, Reward, RewardRequest, SelfEdit, Update
 from protocol.remote import RemoteExchange
 from protocol.wire import Submission, Wanted
+from student.deaths import Deaths
 from student.folder_desk import FolderDesk
 from student.serving import serve
 
@@ -28,6 +29,7 @@ class Worker:
         self.slowly = 0.0
         self.student = ScriptedStudent(self._train)
         self.desk = FolderDesk(path, CARD, name, lease_seconds, max_bytes)
+        self.deaths = Deaths(path.with_name(f"{path.name}-{name}-deaths.json"))
         self._thread = threading.Thread(target=self._run)
 
     def _train(self, request: RewardRequest) -> float:
@@ -37,7 +39,7 @@ class Worker:
 
     def _run(self) -> None:
         with self.desk:
-            serve(self.student, self.desk)
+            serve(self.student, self.desk, self.deaths)
 
     def __enter__(self) -> "Worker":
         self._thread.start()

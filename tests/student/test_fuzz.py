@@ -25,6 +25,7 @@ from protocol.journal import Journal
 from protocol.messages import Context, Demonstration, Example, Question, RewardRequest, SelfEdit, Update
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
+from student.deaths import Deaths
 from student.queue import Queue
 from student.service import create_app, listening
 from student.serving import serve
@@ -48,9 +49,10 @@ BODIES = st.binary(max_size=2000) | JSON.map(lambda value: json.dumps(value).enc
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.Client, Any]]:
-    queue = Queue(CARD, Journal(tmp_path_factory.mktemp("service") / "journal.jsonl"), most=100_000, gather=0.0)
+    folder = tmp_path_factory.mktemp("service")
+    queue = Queue(CARD, Journal(folder / "journal.jsonl"), most=100_000, gather=0.0)
     app = create_app(queue, TOKEN, 1_000_000)
-    work = threading.Thread(target=serve, args=(ScriptedStudent(lambda request: 0.5), queue))
+    work = threading.Thread(target=serve, args=(ScriptedStudent(lambda request: 0.5), queue, Deaths(folder / "deaths")))
     work.start()
     with listening(app, "127.0.0.1", 0) as url, httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         yield client, app

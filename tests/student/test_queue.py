@@ -22,6 +22,7 @@ from protocol.messages import (
     measurement_key,
 )
 from protocol.wire import Submission
+from student.deaths import Deaths
 from student.queue import POOL, Queue, QueueFull
 from student.serving import serve
 
@@ -40,13 +41,14 @@ class Desk:
         self.student = ScriptedStudent(lambda request: refusal(request) if request.context.title == "d" else 0.5)
         self.journal = Journal(folder / "journal.jsonl")
         self.queue = Queue(CARD, self.journal, most, gather=gather)
+        self.deaths = Deaths(folder / "deaths")
 
     def submit(self, *requests: RewardRequest, known: Sequence[str] = ()) -> None:
         self.queue.submit(Submission(rewards=requests, known=tuple(known)))
 
     def answer(self) -> list[list[str]]:
         """Have everything answered that waits; returns the titles of what was trained together."""
-        done = threading.Thread(target=serve, args=(self.student, self.queue))
+        done = threading.Thread(target=serve, args=(self.student, self.queue, self.deaths))
         done.start()
         while self.queue.size:
             time.sleep(0.01)
@@ -170,7 +172,7 @@ def test_a_stopping_student_takes_up_nothing_more_of_a_submission(tmp_path: Path
         return answer(request)
 
     desk.student._answer = stop_after  # type: ignore[method-assign]
-    serve(desk.student, desk.queue)
+    serve(desk.student, desk.queue, desk.deaths)
     assert desk.results(A, B, C) == {"a": "Reward"}
     assert desk.queue.size == 2
 

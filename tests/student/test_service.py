@@ -22,6 +22,7 @@ from protocol.messages import AskRequest, CommitRequest, Context, Lesson, Reward
 from protocol.remote import RemoteExchange
 from protocol.schema import MESSAGES, json_schema
 from protocol.wire import Submission, Wanted
+from student.deaths import Deaths
 from student.queue import Queue
 from student.service import create_app, listening
 from student.serving import serve
@@ -42,7 +43,7 @@ class Service:
         self.queue = Queue(CARD, Journal(folder / "journal.jsonl"), most, gather=0.0)
         self._listening = listening(create_app(self.queue, TOKEN, LARGEST), "127.0.0.1", 0)
         self.url = self._listening.__enter__()
-        self._work = threading.Thread(target=serve, args=(self.student, self.queue))
+        self._work = threading.Thread(target=serve, args=(self.student, self.queue, Deaths(folder / "deaths")))
 
     def go(self) -> None:
         self._work.start()
