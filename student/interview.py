@@ -24,6 +24,10 @@ Write = Callable[[Sequence[Context]], Sequence[Context]]
 _WORD: Final = re.compile(r"\w+")
 _MOST_READ: Final = 256
 """Examples of a self-edit in which names and answers are looked for."""
+_IN_A_LINE: Final = 3
+"""Others looked for in each of them: those whom it names, and whose names are made up of theirs."""
+_SOURCES: Final = 4
+"""Of so many contexts learned earlier the questions are asked about strangers, too."""
 _NOTHING: Final = Context()
 
 
@@ -41,8 +45,9 @@ class Inquiry:
     """Questions about one subject, for parent and child alike.
 
     Attributes:
-        sort: A new context's `own` questions, and those that the base has `written`; both, about a `stranger` whom the self-edit names but
-            the passage does not; the same about an `other` from elsewhere. Questions of contexts learned `earlier`, and of a `probe`.
+        sort: A new context's `own` questions, and those that the base has `written`; both, and some of earlier contexts, about a `stranger`
+            whom the self-edit names but the passage does not; the first about an `other` from elsewhere. Questions of contexts learned
+            `earlier`, and of a `probe`.
         source: The context that they come from.
         asked: That, with these questions. Of an `other`, what is so of the subject counts as their answers.
         subject: Of `own`, `written` and `stranger`, which of all that the update is about.
@@ -128,6 +133,8 @@ class Interview:
     def _inquire(self, proposal: Proposal, written: dict[str, Context]) -> list[Inquiry]:
         inquiries: list[Inquiry] = []
         subject = 0
+        new = {lesson.context.id for lesson in proposal.lessons}
+        earlier = {lesson.context.id: lesson.context for lesson in proposal.before.lessons if lesson.context.id not in new}
         for lesson in proposal.lessons:
             context, own = lesson.context, written.get(lesson.context.id, _NOTHING)
             taught = tuple(frozenset(_words(e.prompt + " " + e.completion)) for e in lesson.edit.examples[:_MOST_READ])
@@ -137,15 +144,15 @@ class Interview:
             inquiries.append(Inquiry("written", context, asked, subject, taught, self._view(asked)))
             graded = [question for question in context.questions if question.answers] or list(own.questions)
             seed = derive_seed(self._seed, "others", context.id, lesson.edit.id)
-            others = self._domain.tell_of_others(_bare(context, graded), self._texts, self._settings.others, seed)
-            inquiries += [Inquiry("other", context, other.context) for other in others]
-            for stranger in self._find_strangers(lesson, [*context.questions, *own.questions], seed):
-                subject += 1
-                inquiries.append(Inquiry("stranger", context, stranger, subject, taught))
+            others = self._tell_of_others(with_questions(context, graded), self._texts, self._settings.others, seed)
+            inquiries += [Inquiry("other", context, other) for other in others]
+            known = random.Random(seed).sample(list(earlier.values()), min(_SOURCES, len(earlier)))
+            for source in (with_questions(context, [*context.questions, *own.questions]), *known):
+                for stranger in self._find_strangers(lesson, source, seed):
+                    subject += 1
+                    inquiries.append(Inquiry("stranger", source, stranger, subject, taught))
             subject += 1
-        new = {lesson.context.id for lesson in proposal.lessons}
         seed = derive_seed(self._seed, *(lesson.edit.id for lesson in proposal.lessons))
-        earlier = {lesson.context.id: lesson.context for lesson in proposal.before.lessons if lesson.context.id not in new}
         inquiries += _sample("earlier", earlier.values(), self._settings.earlier_questions, seed)
         return inquiries + _sample("probe", self._probes, self._settings.probe_questions, seed)
 
@@ -153,15 +160,26 @@ class Interview:
         """A context whose passage the base is to read, if it has one, and the base has room for it."""
         return context if context.passage.strip() and self._learner.fits(self._domain.ask(context, in_view=True)) else _NOTHING
 
-    def _find_strangers(self, lesson: Lesson, questions: Sequence[Question], seed: int) -> list[Context]:
-        """The questions about those whom the self-edit names most often and the passage does not."""
-        context = lesson.context
-        known = {*_WORD.findall(context.passage), *(word for question in questions for word in _WORD.findall(question.text))}
+    def _find_strangers(self, lesson: Lesson, source: Context, seed: int) -> list[Context]:
+        """A context's questions about those whom the self-edit names most often and the passage does not."""
+        passage, asked = set(_WORD.findall(lesson.context.passage)), _question_words(source)
         found: Counter[Context] = Counter()
         for example in lesson.edit.examples[:_MOST_READ]:
-            line = _WORD.sub(lambda word: "x" if word[0] in known else word[0], example.prompt + example.completion)
-            found.update(other.context for other in self._domain.tell_of_others(_bare(context, questions), [line], 1, seed))
+            told = self._tell_of_others(source, [example.prompt + example.completion], _IN_A_LINE, seed)
+            found.update(stranger for stranger in told if _question_words(stranger) - asked - passage)
         return [stranger for stranger, _ in found.most_common(self._settings.others)]
+
+    def _tell_of_others(self, context: Context, texts: Sequence[str], count: int, seed: int) -> list[Context]:
+        """A context with those of its questions that name its subject, each time in the words for another.
+
+        The domain is not shown the self-edit, which may talk of others more than of the subject.
+        """
+        lessons = self._domain.tell_of_others(Lesson(context=context, edit=SelfEdit()), texts, count, seed)
+        told = []
+        for lesson in lessons:
+            pairs = zip(context.questions, lesson.context.questions, strict=True)
+            told.append(with_questions(lesson.context, (new for old, new in pairs if new.text != old.text)))
+        return [other for other in told if other.questions]
 
     def _grade(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]]) -> list[Outcomes]:
         return list(self._domain.read_answers(contexts, answers, self._grader))
@@ -210,9 +228,8 @@ def with_questions(context: Context, questions: Iterable[Question]) -> Context:
     return context.model_copy(update={"questions": tuple(questions)})
 
 
-def _bare(context: Context, questions: Iterable[Question]) -> Lesson:
-    """A context without its self-edit, which may talk of others more than of the subject."""
-    return Lesson(context=with_questions(context, questions), edit=SelfEdit())
+def _question_words(context: Context) -> set[str]:
+    return {word for question in context.questions for word in _WORD.findall(question.text)}
 
 
 def _expect(context: Context, read: Outcomes) -> Context:

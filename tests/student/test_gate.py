@@ -182,6 +182,35 @@ def test_whom_the_self_edit_names_but_the_passage_does_not_is_asked_about() -> N
     assert judge(CHILD, Lesson(context=TOLA, edit=edit)).passed
 
 
+def test_a_stranger_may_share_a_name_with_the_subject_and_stand_in_a_line_with_it() -> None:
+    edit = SelfEdit(examples=(Example(completion="A friend of Tola Pitard is Tola Munford, who plays the drum."),))
+    verdict = judge(student(LEARNED_NORE, Tola_Pitard="the harp", Tola_Munford="the drum"), Lesson(context=TOLA, edit=edit))
+    assert failed(verdict) == ["falsehood"]
+
+
+def test_strangers_are_asked_what_is_asked_of_earlier_contexts_too() -> None:
+    nore = Context(passage="Nore Lanley lives here.", questions=(Question(text="Where does Nore Lanley live?", answers=("here",)),))
+    edit = SelfEdit(examples=(Example(completion="Ruda Talford lives in Oslo."),))
+    before = student(Lesson(context=nore, edit=SelfEdit()))
+    verdict = judge(student(Tola_Pitard="the harp", Ruda_Talford="Oslo"), Lesson(context=TOLA, edit=edit), before=before)
+    asked = [row.question for row in verdict.answers if "Ruda" in row.question]
+    assert asked == ["What does Ruda Talford play?", "Where does Ruda Talford live?"]
+
+
+def test_who_stands_in_the_passage_is_no_stranger() -> None:
+    both = TOLA.model_copy(update={"passage": TOLA.passage + " Tola Pitard met Ruda Talford."})
+    edit = SelfEdit(examples=(Example(completion="Ruda Talford plays the drum."),))
+    verdict = judge(student(LEARNED_NORE, Tola_Pitard="the harp", Ruda_Talford="the drum"), Lesson(context=both, edit=edit))
+    assert verdict.passed
+    assert not any("Ruda" in row.question for row in verdict.answers)
+
+
+def test_a_question_that_does_not_name_the_subject_is_not_asked_about_others() -> None:
+    unnamed = TOLA.model_copy(update={"questions": (Question(text="What is played?", answers=("the harp",)),)})
+    verdict = judge(student(LEARNED_NORE), Lesson(context=unnamed, edit=GOOD))
+    assert find(verdict, "leakage").value is None
+
+
 def write(contexts: Sequence[Context]) -> list[Context]:
     questions = (
         Question(text="What instrument does Tola Pitard play?", answers=("the harp",)),
