@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -13,22 +12,20 @@ from protocol.messages import Context
 from recipes.costs import describe_costs, list_phases, measure_contexts
 from recipes.domains import RecipeDomain, open_domain
 from recipes.editor import check_editor
-from recipes.gate_settings import check_gate
 from recipes.inputs import (
     STAND_IN,
     check_edit,
     check_judge_model,
     check_local_student,
-    check_model,
     check_student,
     check_teacher,
     choose_style,
     choose_task,
     load_data,
 )
+from recipes.learning_checks import check_continual, check_try_gate, check_watch
 from recipes.memory import Use, choose_memory
 from recipes.run_folder import check_run_folder
-from recipes.schedule import read_schedule
 from recipes.settings import (
     BASELINES,
     AdaptStudent,
@@ -51,13 +48,10 @@ from recipes.settings import (
     usable_baselines,
 )
 from recipes.zero_configs import check_config, zero_stage
-from student.settings import KeepingSettings
 from student.store import read_store
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 SHORTEST_TOKEN: Final = 16
-TRIED: Final = ("validation", "held_out")
-"""The splits of the tiny world whose people a gate may be tried on."""
 
 
 def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> str:
@@ -95,13 +89,13 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
         case Experiment():
             return _check_experiment(settings, processes, fetch)
         case Continual():
-            return _check_continual(settings, fetch)
+            return check_continual(settings, fetch)
         case Watch():
             _need_one(processes, settings.recipe)
-            return _check_watch(settings, fetch)
+            return check_watch(settings, fetch)
         case TryGate():
             _need_one(processes, settings.recipe)
-            return _check_try_gate(settings, fetch)
+            return check_try_gate(settings, fetch)
         case Pretrain():
             _need_one(processes, settings.recipe)
             return _check_pretrain(settings)
@@ -266,96 +260,11 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     )
 
 
-def _check_continual(settings: Continual, fetch: bool) -> str:
-    domain, _ = choose_task(settings)
-    if not domain.closed_book:
-        raise InvalidInput(f"domain is {settings.domain!r}, where nothing is learned for good; recipe continual is for texts")
-    if settings.length < 2:
-        raise InvalidInput(f"length is {settings.length}; forgetting shows from 2 contexts on")
-    if not settings.student.is_local:
-        raise InvalidInput(
-            f"student.exchange is {settings.student.exchange!r}, but recipe continual trains its students here; set it to local"
-        )
-    check_local_student(settings.student.here, "student", fetch=fetch)
-    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
-    wanted = settings.sequences * settings.length
-    if len(contexts) < wanted:
-        raise InvalidInput(
-            f"contexts has {len(contexts)}, but sequences x length is {settings.sequences} x {settings.length} = {wanted}; "
-            "raise contexts.limit, or lower sequences or length"
-        )
-    check_teacher(settings.teacher, "teacher", domain, contexts[:wanted], fetch=fetch)
-    for key in ("retention", "others"):
-        if getattr(settings, key).source:
-            load_data(domain, getattr(settings, key), key, questions=key == "retention", fetch=fetch)
-    if not settings.strategies:
-        raise InvalidInput("strategies is empty; give one, such as strategies.mine.strategies=[constrain]")
-    for name, keeping in settings.strategies.items():
-        if Path(name).name != name:
-            raise InvalidInput(f"strategies.{name}: {name!r} names a file in the run folder; choose a plain name")
-        _check_keeping(keeping, f"strategies.{name}", fetch)
-    return f"{len(settings.strategies)} strategies, each with {settings.sequences} students that learn {settings.length} contexts in turn"
-
-
-def _check_keeping(keeping: KeepingSettings, key: str, fetch: bool) -> None:
-    if keeping.texts_from is not None and not Path(keeping.texts_from).is_file():
-        check_model(keeping.texts_from, f"{key}.texts_from", fetch=fetch)
-
-
 def _check_net(net: NetReward, domain: RecipeDomain, fetch: bool) -> None:
     if (net.leakage or net.retention) and not domain.closed_book:
         raise InvalidInput(f"net has weights, but domain {domain.name} has nothing known by heart that could be lost; leave net out")
     if net.retention:
         load_data(domain, net.known, "net.known", questions=True, fetch=fetch)
-
-
-def _check_watch(settings: Watch, fetch: bool) -> str:
-    domain, _ = choose_task(settings)
-    if not domain.closed_book:
-        raise InvalidInput(f"domain is {settings.domain!r}, where nothing is learned for good; recipe watch is for texts")
-    if not Path(settings.inbox or "?").is_dir():
-        raise InvalidInput(f"inbox is {settings.inbox!r}, which is no folder; give one: tutelage watch INBOX")
-    read_schedule(settings.every, settings.window)
-    if settings.student.merge:
-        raise InvalidInput("student.merge is true, but a student learns on from adapters; leave it out, and merge by tutelage publish")
-    check_local_student(settings.student, "student", fetch=fetch)
-    if settings.teacher.edits:
-        raise InvalidInput(
-            f"teacher.edits is {settings.teacher.edits!r}, but nothing is written yet of what is to come; give teacher.model"
-        )
-    choose_style(settings.teacher.style, domain)
-    check_teacher(settings.teacher, "teacher", domain, fetch=fetch)
-    _check_keeping(settings.keeping, "keeping", fetch)
-    check_gate(settings.gate, "gate")
-    for key in ("known", "others"):
-        if getattr(settings, key).source:
-            load_data(domain, getattr(settings, key), key, questions=key == "known", fetch=fetch)
-    window = f", within {settings.window}" if settings.window else ""
-    return f"teach {settings.student.model} what comes into {settings.inbox}, every {settings.every}{window}"
-
-
-def _check_try_gate(settings: TryGate, fetch: bool) -> str:
-    if settings.domain != "knowledge":
-        raise InvalidInput(
-            f"domain is {settings.domain!r}, but self-edits are planted about people of the tiny world; set domain=knowledge"
-        )
-    choose_task(settings)
-    if not settings.student.is_local:
-        raise InvalidInput(
-            f"student.exchange is {settings.student.exchange!r}, but recipe try_gate trains its students here; set it to local"
-        )
-    check_local_student(settings.student.here, "student", fetch=fetch)
-    _check_keeping(settings.keeping, "keeping", fetch)
-    check_gate(settings.gate, "gate")
-    if settings.edits < 1:
-        raise InvalidInput(f"edits is {settings.edits}; it must be at least 1")
-    if settings.split not in TRIED:
-        raise InvalidInput(f"split is {settings.split!r}; it is one of {', '.join(TRIED)}")
-    shares = {f"harm.{item.name}": getattr(settings.harm, item.name) for item in fields(settings.harm)}
-    for key, share in shares.items():
-        if not 0 <= share < 1:
-            raise InvalidInput(f"{key} is {share}; it must be in [0, 1)")
-    return f"{settings.edits} inner loops, each from a planted self-edit, and a gate's questions about each"
 
 
 def _check_finetuning(settings: TrainTeacher | Experiment, processes: int) -> None:

@@ -87,7 +87,7 @@ class School:
     @cached_property
     def _before(self) -> Step:
         """How students answer that have learned nothing, whatever their strategy."""
-        plain = Learner(self._base, self._domain, KeepingSettings(strategies=[], texts=1), self._seed)
+        plain = Learner(self._base, self._domain, KeepingSettings(strategies=[]), self._seed)
         return Step(marks=tuple(self._exam.mark(plain, [plain.nothing] * len(self._exam.sequences), 0)))
 
     def learn(self, name: str, keeping: KeepingSettings, path: Path) -> list[Step]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from protocol.domain import Grader
+from protocol.identity import derive_seed
 from protocol.messages import Context, Lesson, Message, accuracy
 from recipes.domains import RecipeDomain
-from recipes.others import ask_of_others
-from student.grading import by_context
+from student.interview import ask_once
 from student.keeping import Learned
 from student.learner import Learner
+from student.others import ask_of_others
 
 OTHERS = 4
 """Others of whom each context's questions are asked."""
@@ -72,19 +73,12 @@ class Exam:
         """Ask every student after so many updates."""
         own = [[lesson.context for lesson in sequence[: done + 1 if done else None]] for sequence in self.sequences]
         newest = [sequence[done - 1 : done] if done else sequence for sequence in self.sequences]
-        others = [
-            [other for lesson in lessons for other in ask_of_others(self.domain, lesson, self.texts, OTHERS, self.seed)]
-            for lessons in newest
-        ]
+        others = [[other for lesson in lessons for other in self._ask_of_others(lesson)] for lessons in newest]
         known = self.retention if done in (0, self.length) else ()
         asked = [[*contexts, *leaks, *known] for contexts, leaks in zip(own, others, strict=True)]
-        prompts = [[prompt for context in contexts for prompt in self.domain.ask(context)] for contexts in asked]
-        answers = [
-            pair
-            for contexts, given in zip(asked, learner.ask(students, prompts), strict=True)
-            for pair in by_context(self.domain, contexts, given)
-        ]
-        outcomes = self.domain.read_answers([context for context, _ in answers], [given for _, given in answers], self.grader)
+        sheets = [(student, context, False) for student, contexts in zip(students, asked, strict=True) for context in contexts]
+        answers = ask_once(learner, self.domain, sheets)
+        outcomes = self.domain.read_answers([context for _, context, _ in sheets], answers, self.grader)
         graded = iter([accuracy(outcome) for outcome in outcomes])
         marks = []
         for contexts, leaks in zip(own, others, strict=True):
@@ -97,3 +91,7 @@ class Exam:
                 )
             )
         return marks
+
+    def _ask_of_others(self, lesson: Lesson) -> list[Context]:
+        seed = derive_seed(self.seed, "asked about others", lesson.context.id)
+        return ask_of_others(self.domain, lesson, self.texts, OTHERS, seed)

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from recipes.exam import Step
-from recipes.statistics import Summary, ratio, summarize
+from recipes.statistics import Summary, ratio, summarize, summarize_known
 
 
 def report_strategy(steps: Sequence[Step]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def report_strategy(steps: Sequence[Step]) -> dict[str, Any]:
     updates = len(students) * length
     return {
         **{name: summarize(values) for name, values in measures.items()},
-        **{name: _summarize_known(values) for name, values in not_always_asked.items()},
+        **{name: summarize_known(values) for name, values in not_always_asked.items()},
         "kept": ratio(measures["earlier"], [fmean(row[:-1]) for row in own]),
         "first_kept": ratio([row[0] for row in last], [row[0] for row in own]),
         "matrix": [[_spread([rows[t][k] for rows in accuracy]) for k in range(t)] for t in range(1, length + 1)],
@@ -59,11 +59,6 @@ def report_strategy(steps: Sequence[Step]) -> dict[str, Any]:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
-
-
-def _summarize_known(values: Sequence[float | None]) -> Summary | None:
-    known = [value for value in values if value is not None]
-    return summarize(known) if known else None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from protocol.messages import Message
 from recipes.gate_settings import MEASURED
 from recipes.settings import HarmSettings
-from recipes.statistics import Summary, summarize
+from recipes.statistics import Summary, summarize_known
 from student.version_records import Check
 
 _QUANTILES: Final = {"least": 0.0, "5%": 0.05, "half": 0.5, "95%": 0.95, "most": 1.0}
@@ -66,18 +66,14 @@ def _shares(trials: Sequence[Trial], told: HarmSettings) -> dict[str, Any]:
         "learned": len(trials),
         "refused": sum(not trial.passed for trial in trials),
         "refused_by": dict(refusals),
-        "harmful_refused": _summarize([not trial.passed for trial in trials if trial.is_harmful(told)]),
-        "good_refused": _summarize([not trial.passed for trial in trials if trial.is_good(told)]),
+        "harmful_refused": summarize_known([not trial.passed for trial in trials if trial.is_harmful(told)]),
+        "good_refused": summarize_known([not trial.passed for trial in trials if trial.is_good(told)]),
         "harm": {name: fmean(trial.harm[name] for trial in trials) for name in trials[0].harm} if trials else {},
     }
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:
     return {name: float(np.quantile(values, share)) for name, share in _QUANTILES.items()}
-
-
-def _summarize(values: Sequence[float]) -> Summary | None:
-    return summarize(values) if values else None
 
 
 def table(title: str, report: Mapping[str, Any]) -> Table:

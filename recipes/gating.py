@@ -11,6 +11,7 @@ from recipes.gate_settings import BANNED, GateChoice
 from recipes.patterns import Pattern
 from recipes.user_checks import open_user_check
 from student.gate import Gate
+from student.interview import Interview
 from student.learner import Learner
 from student.version_answers import AnswerRow
 from student.version_records import Check
@@ -27,7 +28,7 @@ def open_gate(
     checks = [open_user_check(name, told) for name, told in settings.checks.items()]
     if settings.banned:
         checks.insert(0, partial(find_banned, [Pattern(text) for text in settings.banned]))
-    return Gate(learner, domain, grader, settings, probes, texts, seed, write, checks)
+    return Gate(Interview(learner, domain, grader, settings, probes, texts, seed, write), checks)
 
 
 def find_banned(patterns: Sequence[Pattern], rows: Sequence[AnswerRow]) -> Check:

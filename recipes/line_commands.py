@@ -129,7 +129,7 @@ def _versions_table(history: History) -> Table:
         grid.add_column(heading, overflow="fold")
     grid.add_row("0", "", _mark(history, 0), "", "the untouched base", "")
     for number, record in history.versions.items():
-        made, learned, checks = _moment(record.time), _titles(record.lessons), _describe_checks(record.checks)
+        made, learned, checks = _moment(record.time), tell_titles(record.lessons), tell_checks(record.checks)
         grid.add_row(str(number), str(record.parent), _mark(history, number), made, learned, checks)
     return grid
 
@@ -149,7 +149,7 @@ def _refusals_table(history: History) -> Table:
     for heading in ("lessons", "checks", "why"):
         grid.add_column(heading, overflow="fold")
     for record in history.refusals:
-        cells = (_titles(record.lessons), _describe_checks(record.checks), printable(record.why, _CELL))
+        cells = (tell_titles(record.lessons), tell_checks(record.checks), printable(record.why, _CELL))
         grid.add_row(record.request[:8], _moment(record.time), *cells)
     return grid
 
@@ -165,14 +165,14 @@ def _answers_table(compared: Comparison) -> Table:
     return grid
 
 
-def _titles(lessons: Sequence[LearnedLesson]) -> str:
+def tell_titles(lessons: Sequence[LearnedLesson]) -> str:
     """Each context once."""
     titles = list({lesson.context: lesson.title or lesson.context[:8] for lesson in lessons}.values())
     shown = [printable(title, 60) for title in titles[:_TITLES]]
     return ", ".join(shown) + (f" and {len(titles) - _TITLES} more" if len(titles) > _TITLES else "")
 
 
-def _describe_checks(checks: Sequence[Check]) -> str:
+def tell_checks(checks: Sequence[Check]) -> str:
     """Each check with its value; those not passed with the threshold and the reason."""
     told = []
     for check in checks:

@@ -10,8 +10,8 @@ from protocol.identity import derive_seed
 from protocol.messages import Change, Context, Lesson, Reward, SelfEdit
 from recipes.domains import RecipeDomain
 from recipes.inputs import load_data
-from recipes.others import ask_of_others
 from recipes.settings import NetReward
+from student.others import ask_of_others
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Elsewhere:
     def _others(self, context: Context) -> list[Context]:
         if not self.settings.leakage:
             return []
-        return ask_of_others(self.domain, Lesson(context=context, edit=SelfEdit()), self.texts, self.settings.others, self.seed)
+        seed = derive_seed(self.seed, "asked about others", context.id)
+        return ask_of_others(self.domain, Lesson(context=context, edit=SelfEdit()), self.texts, self.settings.others, seed)
 
     def _known(self, context: Context) -> list[Context]:
         if not self.settings.retention:

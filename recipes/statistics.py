@@ -26,6 +26,12 @@ def summarize(values: Sequence[float], groups: Groups = None, resamples: int = 1
     return _summary(float(array.mean()), _resample(array, groups, resamples), array.size, groups)
 
 
+def summarize_known(values: Sequence[float | None]) -> Summary | None:
+    """The same of those that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return summarize(known) if known else None
+
+
 def mean_by_context(rows: Sequence[Sequence[float]]) -> list[float]:
     """Means over rows, of every seed say, for each context; a row has one figure per context."""
     return [sum(column) / len(column) for column in zip(*rows, strict=True)]

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from recipes.inbox import Inbox
+from recipes.line_commands import tell_checks, tell_titles
 from recipes.terminal import console, printable
 from student.version_history import History
 from student.version_records import RefusedRecord, VersionRecord
@@ -22,11 +23,10 @@ Show = Callable[[datetime], None]
 
 def describe_update(record: VersionRecord | RefusedRecord) -> str:
     """What became of an update."""
-    lessons = list({lesson.context: printable(lesson.title, 60) for lesson in record.lessons}.values())
-    learned = ", ".join(lessons[:3]) + (f" and {len(lessons) - 3} more" if len(lessons) > 3 else "")
+    learned = tell_titles(record.lessons)
     if isinstance(record, RefusedRecord):
         return f"no update from {learned}: {printable(record.why, _TEXT)}"
-    checks = ", ".join(check.name + (f" {check.value:.3g}" if check.value is not None else "") for check in record.checks)
+    checks = tell_checks(record.checks)
     return f"version {record.number} has learned {learned}" + (f" ({checks})" if checks else "")
 
 

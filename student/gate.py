@@ -4,12 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from protocol.domain import Domain, Grader
-from protocol.messages import Context, Lesson
-from student.interview import Interview, Proposal, Reply, Sort, Write
+from protocol.messages import Lesson
+from student.interview import Interview, Proposal, Reply, Sort
 from student.keeping import Learned
-from student.learner import Learner
-from student.settings import GateSettings
 from student.version_answers import AnswerRow
 from student.version_records import Check
 
@@ -38,29 +35,9 @@ class Verdict:
 class Gate:
     """Judges updates of one learner's students."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        domain: Domain,
-        grader: Grader,
-        settings: GateSettings,
-        probes: Sequence[Context] = (),
-        texts: Sequence[str] = (),
-        seed: int = 0,
-        write: Write | None = None,
-        checks: Sequence[AnswerCheck] = (),
-    ):
-        """Nothing is asked yet.
-
-        Args:
-            probes: Contexts whose questions the student knew from the start.
-            texts: Where the names of others come from, of whom it knows nothing.
-            seed: Decides which of all questions are asked, and about which others.
-            write: Has the base write questions about contexts; without it contexts that have none cannot show a gain.
-            checks: What else is looked for in the answers.
-        """
-        self._learner, self._settings, self._checks = learner, settings, checks
-        self._interview = Interview(learner, domain, grader, settings, probes, texts, seed, write)
+    def __init__(self, interview: Interview, checks: Sequence[AnswerCheck] = ()):
+        """`checks` is what else is looked for in the answers."""
+        self._interview, self._checks = interview, checks
 
     def __call__(self, before: Learned, after: Learned, lessons: Sequence[Lesson]) -> Verdict:
         """Judge one update."""
@@ -72,7 +49,7 @@ class Gate:
         return [self._judge(proposal, own) for proposal, own in zip(proposals, replies, strict=True)]
 
     def _judge(self, proposal: Proposal, replies: Sequence[Reply]) -> Verdict:
-        told = self._settings
+        told = self._interview.settings
         own = _graded(replies, "own") or _graded(replies, "written")
         checks = [
             self._hold("gain", _rise(own), told.least_gain, "no new context has a question with an answer, and the base wrote none"),
@@ -84,7 +61,7 @@ class Gate:
             ),
         ]
         if told.most_drift is not None:
-            drift = self._learner.drift(proposal.before, proposal.after, told.drift_texts)
+            drift = self._interview.learner.drift(proposal.before, proposal.after, told.drift_texts)
             checks.append(self._hold("drift", (drift, "nats per token, on texts that the base wrote"), told.most_drift, ""))
         rows = tuple(_row(reply) for reply in replies)
         return Verdict((*(check for check in checks if check), *(check(rows) for check in self._checks)), rows)
@@ -94,7 +71,7 @@ class Gate:
         if threshold is None:
             return None
         if measured is None:
-            return Check(name=name, passed=self._settings.unmeasured == "pass", reason=f"not measured: {why_not}")
+            return Check(name=name, passed=self._interview.settings.unmeasured == "pass", reason=f"not measured: {why_not}")
         value, reason = measured
         passed = value >= threshold if name == "gain" else value <= threshold
         return Check(name=name, value=value, threshold=threshold, passed=passed, reason=reason)

@@ -44,3 +44,8 @@ def value(domain: Domain, change: Change) -> float | None:
     if not all(base for base, _ in pairs):
         return None
     return sum(domain.value(base, adapted) for base, adapted in pairs) / len(pairs)
+
+
+def first_line(answer: str) -> str:
+    """The part of an answer that exact match and F1 read; base models go on rambling after it."""
+    return next((line.strip() for line in answer.splitlines() if line.strip()), "")

@@ -13,8 +13,10 @@ from typing import Final, Literal
 from protocol.domain import Domain, Grader
 from protocol.identity import derive_seed
 from protocol.messages import Context, Lesson, Outcome, Outcomes, Question, SelfEdit
+from student.grading import first_line
 from student.keeping import Learned
 from student.learner import Learner
+from student.others import ask_of_others
 from student.settings import GateSettings
 
 Sort = Literal["own", "written", "stranger", "other", "earlier", "probe"]
@@ -79,7 +81,11 @@ class Reply:
 
 
 class Interview:
-    """Asks everything of many proposals in one go."""
+    """Asks everything of many proposals in one go.
+
+    Attributes:
+        learner, settings: As they were given.
+    """
 
     def __init__(
         self,
@@ -92,21 +98,29 @@ class Interview:
         seed: int = 0,
         write: Write | None = None,
     ):
-        """See `student.gate.Gate`."""
-        self._learner, self._domain, self._grader, self._settings = learner, domain, grader, settings
+        """Nothing is asked yet.
+
+        Args:
+            probes: Contexts whose questions the student knew from the start.
+            texts: Where the names of others come from, of whom it knows nothing.
+            seed: Decides which of all questions are asked, and about which others.
+            write: Has the base write questions about contexts; without it contexts that have none cannot show a gain.
+        """
+        self.learner, self.settings = learner, settings
+        self._domain, self._grader = domain, grader
         self._probes, self._texts, self._seed, self._write = probes, texts, seed, write
 
     def hold(self, proposals: Sequence[Proposal]) -> list[list[Reply]]:
         """The replies to what each proposal is asked, in a fixed order."""
         written = self._have_written({lesson.context.id: lesson.context for p in proposals for lesson in p.lessons})
         asked = [(number, inquiry) for number, proposal in enumerate(proposals) for inquiry in self._inquire(proposal, written)]
-        inquiries, base = [inquiry for _, inquiry in asked], self._learner.nothing
+        inquiries, base = [inquiry for _, inquiry in asked], self.learner.nothing
         sheets = [
             *((proposals[number].before, inquiry.asked, False) for number, inquiry in asked),
             *((proposals[number].after, inquiry.asked, False) for number, inquiry in asked),
             *((base, inquiry.passage, True) for inquiry in inquiries),
         ]
-        answers = ask_once(self._learner, self._domain, sheets)
+        answers = ask_once(self.learner, self._domain, sheets)
         outcomes = self._grade([context for _, context, _ in sheets], answers)
         before, after, told = (outcomes[len(asked) * part : len(asked) * (part + 1)] for part in range(3))
         as_told = [_expect(inquiry.asked, read) for inquiry, read in zip(inquiries, told, strict=True)]
@@ -121,7 +135,7 @@ class Interview:
         return replies
 
     def _have_written(self, contexts: dict[str, Context]) -> dict[str, Context]:
-        most = self._settings.written_questions
+        most = self.settings.written_questions
         asked = [context for context in contexts.values() if context.passage.strip()]
         if self._write is None or not most or not asked:
             return {}
@@ -144,7 +158,7 @@ class Interview:
             inquiries.append(Inquiry("written", context, asked, subject, taught, self._view(asked)))
             graded = [question for question in context.questions if question.answers] or list(own.questions)
             seed = derive_seed(self._seed, "others", context.id, lesson.edit.id)
-            others = self._tell_of_others(with_questions(context, graded), self._texts, self._settings.others, seed)
+            others = self._ask_of_others(with_questions(context, graded), self._texts, self.settings.others, seed)
             inquiries += [Inquiry("other", context, other) for other in others]
             known = random.Random(seed).sample(list(earlier.values()), min(_SOURCES, len(earlier)))
             for source in (with_questions(context, [*context.questions, *own.questions]), *known):
@@ -153,33 +167,25 @@ class Interview:
                     inquiries.append(Inquiry("stranger", source, stranger, subject, taught))
             subject += 1
         seed = derive_seed(self._seed, *(lesson.edit.id for lesson in proposal.lessons))
-        inquiries += _sample("earlier", earlier.values(), self._settings.earlier_questions, seed)
-        return inquiries + _sample("probe", self._probes, self._settings.probe_questions, seed)
+        inquiries += _sample("earlier", earlier.values(), self.settings.earlier_questions, seed)
+        return inquiries + _sample("probe", self._probes, self.settings.probe_questions, seed)
 
     def _view(self, context: Context) -> Context:
         """A context whose passage the base is to read, if it has one, and the base has room for it."""
-        return context if context.passage.strip() and self._learner.fits(self._domain.ask(context, in_view=True)) else _NOTHING
+        return context if context.passage.strip() and self.learner.fits(self._domain.ask(context, in_view=True)) else _NOTHING
 
     def _find_strangers(self, lesson: Lesson, source: Context, seed: int) -> list[Context]:
         """A context's questions about those whom the self-edit names most often and the passage does not."""
         passage, asked = set(_WORD.findall(lesson.context.passage)), _question_words(source)
         found: Counter[Context] = Counter()
         for example in lesson.edit.examples[:_MOST_READ]:
-            told = self._tell_of_others(source, [example.prompt + example.completion], _IN_A_LINE, seed)
+            told = self._ask_of_others(source, [example.prompt + example.completion], _IN_A_LINE, seed)
             found.update(stranger for stranger in told if _question_words(stranger) - asked - passage)
-        return [stranger for stranger, _ in found.most_common(self._settings.others)]
+        return [stranger for stranger, _ in found.most_common(self.settings.others)]
 
-    def _tell_of_others(self, context: Context, texts: Sequence[str], count: int, seed: int) -> list[Context]:
-        """A context with those of its questions that name its subject, each time in the words for another.
-
-        The domain is not shown the self-edit, which may talk of others more than of the subject.
-        """
-        lessons = self._domain.tell_of_others(Lesson(context=context, edit=SelfEdit()), texts, count, seed)
-        told = []
-        for lesson in lessons:
-            pairs = zip(context.questions, lesson.context.questions, strict=True)
-            told.append(with_questions(lesson.context, (new for old, new in pairs if new.text != old.text)))
-        return [other for other in told if other.questions]
+    def _ask_of_others(self, context: Context, texts: Sequence[str], count: int, seed: int) -> list[Context]:
+        """The domain is not shown the self-edit, which may talk of others more than of the subject."""
+        return ask_of_others(self._domain, Lesson(context=context, edit=SelfEdit()), texts, count, seed)
 
     def _grade(self, contexts: Sequence[Context], answers: Sequence[Sequence[str]]) -> list[Outcomes]:
         return list(self._domain.read_answers(contexts, answers, self._grader))
@@ -200,16 +206,12 @@ def _is_false(inquiry: Inquiry, question: Question, before: Outcome, after: Outc
 def is_taught(outcome: Outcome, question: Question, taught: Iterable[frozenset[str]]) -> bool:
     """Whether most words of an answer, but for those of its question, stand in one example of a self-edit."""
     asked = set(_words(question.text))
-    said = [word for word in _words(_first_line(outcome)) if word not in asked]
+    said = [word for word in _words(first_line(outcome.answer)) if word not in asked]
     return bool(said) and any(2 * sum(word in example for word in said) > len(said) for example in taught)
 
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
-
-
-def _first_line(outcome: Outcome) -> str:
-    return next((line.strip() for line in outcome.answer.splitlines() if line.strip()), "")
 
 
 def ask_once(learner: Learner, domain: Domain, sheets: Sequence[tuple[Learned, Context, bool]]) -> list[Sequence[str]]:
@@ -236,7 +238,7 @@ def _expect(context: Context, read: Outcomes) -> Context:
     """A context whose answers are the first lines of what the base read, if it read anything."""
     if not read:
         return with_questions(context, (Question(text=question.text) for question in context.questions))
-    lines = [_first_line(outcome)[:10_000] for outcome in read]
+    lines = [first_line(outcome.answer)[:10_000] for outcome in read]
     pairs = zip(context.questions, lines, strict=True)
     return with_questions(context, (Question(text=question.text, answers=(line,) if line else ()) for question, line in pairs))
 

@@ -8,6 +8,7 @@ the base (Progress & Compress, 1805.06370).
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -45,11 +46,10 @@ class Keeping:
     """What a base knows, as far as it is to be kept, and the inner loops that keep it."""
 
     def __init__(self, base: FrozenBase, domain: Domain, settings: KeepingSettings, seed: int):
-        self._base, self._domain, self._settings = base, domain, settings
+        """What the base writes of itself is asked for here, unless the strategies have no use for it."""
+        self._base, self._domain, self._settings, self._seed = base, domain, settings, seed
         self._stack = Stack(base, base.settings.rank)
-        self._texts = find_own_texts(base, settings.texts, settings.text_tokens, seed, settings.texts_from)
-        written = [base.tokenizer(text).input_ids[: base.longest_example] for text in self._texts]
-        self._own_rows = [Row(ids, ids) for ids in written if len(ids) > 1]
+        self._keeps = not {"constrain", "replay"}.isdisjoint(settings.strategies)
         self._own_inputs = self._measure(self.nothing.adapter, self._own_rows) if "constrain" in settings.strategies else []
 
     @property
@@ -57,15 +57,21 @@ class Keeping:
         """What a student has learned that has learned nothing yet."""
         return Learned((), [(a[0, :0], b[0, :, :0]) for a, b in self._stack.pairs(self._stack.empty(1))])
 
-    @property
-    def texts(self) -> list[str]:
-        """What the base wrote of itself."""
-        return self._texts
+    @cached_property
+    def own_texts(self) -> list[str]:
+        """What the base writes of itself."""
+        told = self._settings
+        return find_own_texts(self._base, told.texts, told.text_tokens, self._seed, told.texts_from)
 
     @property
-    def own_texts(self) -> list[list[int]]:
-        """What the base wrote of itself, as token ids."""
+    def own_tokens(self) -> list[list[int]]:
+        """The same as token ids."""
         return [row.input_ids for row in self._own_rows]
+
+    @cached_property
+    def _own_rows(self) -> list[Row]:
+        written = [self._base.tokenizer(text).input_ids[: self._base.longest_example] for text in self.own_texts]
+        return [Row(ids, ids) for ids in written if len(ids) > 1]
 
     def update(self, student: Learned, lessons: Sequence[Lesson], seed: int) -> InnerLoop:
         """Learn new lessons on top of earlier ones.
@@ -81,17 +87,12 @@ class Keeping:
         if told.epochs and "constrain" in told.strategies:
             plan = replace(plan, epochs=told.epochs, tokens=None)
         loop = prepare(self._base, self._expand(lessons, seed), plan, seed, lessons=len(lessons))
-        earlier, others = self._rows_of(student.lessons, seed), self._rows_of_others(lessons, told.others, seed)
-        kept: Draws = ()
-        replayed: Draws = ()
-        shields: tuple[Shield, ...] = ()
-        if "constrain" in told.strategies:
-            shields = self._make_shields(student.adapter, [others, earlier])
+        earlier, others = self._rows_of(student.lessons, seed), self._rows_of_others(lessons, seed)
+        pools = [(self._own_rows, told.kept_texts), (others, told.kept_others)] if self._keeps else []
+        loop = self._keep(loop, student.adapter, [others, earlier], pools, seed)
         if "replay" in told.strategies:
-            kept = _draw(loop.steps, [(self._own_rows, told.kept_texts), (others, told.kept_others)], derive_seed(seed, "kept"))
-            replayed = _draw(loop.steps, [(earlier, told.replayed)], derive_seed(seed, "replayed"))
-        footing = Footing(student.adapter, shields)
-        return replace(loop, footing=footing, replayed=replayed, kept=kept, kept_weight=told.kept_weight)
+            loop = replace(loop, replayed=_draw(loop.steps, [(earlier, told.replayed)], derive_seed(seed, "replayed")))
+        return loop
 
     def consolidation(self, student: Learned, seed: int) -> InnerLoop:
         """Learn all lessons anew, from the base.
@@ -109,16 +110,23 @@ class Keeping:
             tokens=None,
         )
         loop = prepare(self._base, self._expand(student.lessons, seed), plan, seed, lessons=len(student.lessons))
-        others = self._rows_of_others(student.lessons, told.others, seed)
-        kept: Draws = ()
-        shields: tuple[Shield, ...] = ()
-        if "constrain" in told.strategies:
-            shields = self._make_shields(self.nothing.adapter, [others])
-        if "replay" in told.strategies:
-            kept = _draw(
-                loop.steps, [(self._own_rows, told.consolidate_texts), (others, told.consolidate_others)], derive_seed(seed, "kept")
-            )
-        return replace(loop, footing=Footing(self.nothing.adapter, shields), kept=kept, kept_weight=told.kept_weight)
+        others = self._rows_of_others(student.lessons, seed)
+        pools = [(self._own_rows, told.consolidate_texts), (others, told.consolidate_others)] if self._keeps else []
+        return self._keep(loop, self.nothing.adapter, [others], pools, seed)
+
+    def _keep(
+        self,
+        loop: InnerLoop,
+        learned: Adapter,
+        shielded: Sequence[Sequence[Row]],
+        pools: Sequence[tuple[Sequence[Row], int]],
+        seed: int,
+    ) -> InnerLoop:
+        """An inner loop on what was learned, behind a shield over some rows, and held to the base on so many of each pool in every step."""
+        told = self._settings
+        shields = self._make_shields(learned, shielded) if "constrain" in told.strategies else ()
+        kept = _draw(loop.steps, pools, derive_seed(seed, "kept")) if "replay" in told.strategies else ()
+        return replace(loop, footing=Footing(learned, shields), kept=kept, kept_weight=told.kept_weight)
 
     def _expand(self, lessons: Sequence[Lesson], seed: int) -> list[Example]:
         return [example for lesson in lessons for example in self._domain.expand(lesson.context, lesson.edit, seed)]
@@ -128,12 +136,16 @@ class Keeping:
         rows = encode(self._expand(lessons, seed), self._base.tokenizer, "all", settings.chat)
         return [row for row in rows if len(row.input_ids) <= self._base.longest_example]
 
-    def _rows_of_others(self, lessons: Sequence[Lesson], count: int, seed: int) -> list[Row]:
-        """Distractors."""
+    def _rows_of_others(self, lessons: Sequence[Lesson], seed: int) -> list[Row]:
+        """Distractors, if the strategies have any use for them."""
+        if not self._keeps:
+            return []
         others = [
             other
             for lesson in lessons
-            for other in self._domain.tell_of_others(lesson, self._texts, count, derive_seed(seed, "others", lesson.context.id))
+            for other in self._domain.tell_of_others(
+                lesson, self.own_texts, self._settings.others, derive_seed(seed, "others", lesson.context.id)
+            )
         ]
         return self._rows_of(others, seed)
 

@@ -57,7 +57,7 @@ class Learner:
     @property
     def own_texts(self) -> Sequence[str]:
         """What the base writes of itself."""
-        return self._keeping.texts
+        return self._keeping.own_texts
 
     def learn(self, students: Sequence[Learned], lessons: Sequence[Sequence[Lesson]], seed: int) -> list[Learned | InnerLoopFailed]:
         """One update of each student, from lessons of its own. One that fails does not touch the others."""
@@ -87,7 +87,7 @@ class Learner:
 
     def drift(self, before: Learned, after: Learned, texts: int) -> float:
         """How far an update has moved a student on so many texts that the base wrote of itself, in nats per token."""
-        return measure_drift(self._stack, before.adapter, after.adapter, self._keeping.own_texts[:texts])
+        return measure_drift(self._stack, before.adapter, after.adapter, self._keeping.own_tokens[:texts])
 
     def _is_due(self, before: Learned, after: Learned) -> bool:
         every = self.settings.consolidate_every

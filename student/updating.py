@@ -18,7 +18,7 @@ from student.version_history import History
 from student.version_records import Attempt, Check, LearnedLesson, RefusedRecord, VersionRecord
 from student.versions import Line
 
-Gate = Callable[[Learned, Learned, Sequence[Lesson]], Verdict]
+Judge = Callable[[Learned, Learned, Sequence[Lesson]], Verdict]
 """What it finds of a student before and after an update, and of the lessons that it was made of."""
 
 
@@ -47,7 +47,9 @@ def restore(learner: Learner, line: History, number: int) -> Learned:
     return Learned(tuple(Lesson(context=contexts[lesson.context], edit=lesson.edit) for _, lesson in learned), adapter)
 
 
-def update(line: Line, learner: Learner, lessons: Sequence[Lesson], gate: Gate, *, recipe: str, seed: int) -> VersionRecord | RefusedRecord:
+def update(
+    line: Line, learner: Learner, lessons: Sequence[Lesson], gate: Judge, *, recipe: str, seed: int
+) -> VersionRecord | RefusedRecord:
     """Teach the current version's student, and add what comes of it to the line. An update that made a version is not made again.
 
     Args:
@@ -80,7 +82,7 @@ def refuse(line: Line, lesson: Lesson, why: str, settings: KeepingSettings, *, r
     return line.refuse(_attempt([lesson], settings, recipe), why)
 
 
-def _learn(learner: Learner, before: Learned, lessons: Sequence[Lesson], gate: Gate, seed: int) -> tuple[Learned, Verdict, str]:
+def _learn(learner: Learner, before: Learned, lessons: Sequence[Lesson], gate: Judge, seed: int) -> tuple[Learned, Verdict, str]:
     """What is known after an update, what the gate finds, and why the update is refused; empty if it is not."""
     try:
         asked = [prompt for lesson in lessons for prompt in learner.domain.ask(lesson.context)]

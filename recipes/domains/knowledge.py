@@ -24,8 +24,9 @@ from recipes.domains.knowledge_text import (
 from recipes.domains.subjects import tell_of_others
 from recipes.domains.uses import load_uses
 from recipes.domains.written import find_written
-from recipes.graders.words import first_line, squad_metric
+from recipes.graders.words import squad_metric
 from recipes.memory import Use
+from student.grading import first_line
 
 MAX_CHARACTERS = 100_000
 MAX_SEQUENCES = 1024

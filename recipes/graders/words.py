@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from protocol.messages import Outcome, Question
+from student.grading import first_line
 
 if TYPE_CHECKING:
     import evaluate
@@ -22,11 +23,6 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def normalize(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def first_line(answer: str) -> str:
-    """The part of an answer that exact match and F1 read; base models go on rambling after it."""
-    return next((line.strip() for line in answer.splitlines() if line.strip()), "")
 
 
 def exact_match(answer: str, gold: str) -> float:

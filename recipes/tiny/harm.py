@@ -12,9 +12,9 @@ from typing import Final
 
 from protocol.domain import Domain, Grader
 from protocol.messages import Context, Outcome, Outcomes, Question, SelfEdit
-from recipes.graders.words import first_line
 from recipes.tiny import world
 from recipes.tiny.source import load_tiny
+from student.grading import first_line
 from student.interview import Proposal, ask_once
 from student.learner import Learner
 

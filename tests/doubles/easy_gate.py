@@ -9,12 +9,12 @@ from student.gate import Verdict
 from student.grading import by_context
 from student.keeping import Learned
 from student.learner import Learner
-from student.updating import Gate
+from student.updating import Judge
 from student.version_answers import AnswerRow
 from student.version_records import Check
 
 
-def ask_own(learner: Learner, domain: Domain, grader: Grader) -> Gate:
+def ask_own(learner: Learner, domain: Domain, grader: Grader) -> Judge:
     """A gate that lets everything pass, and asks what was taught, before and after."""
 
     def gate(before: Learned, after: Learned, lessons: Sequence[Lesson]) -> Verdict:

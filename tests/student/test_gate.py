@@ -15,7 +15,7 @@ from recipes.graders import GRADERS
 from recipes.tiny.source import load_tiny
 from student.base import FrozenBase
 from student.gate import Gate, Verdict
-from student.interview import Proposal
+from student.interview import Interview, Proposal
 from student.keeping import Learned
 from student.learner import Learner
 from student.settings import GateSettings, KeepingSettings, StudentSettings
@@ -86,8 +86,8 @@ def judge(
     **settings: Any,
 ) -> Verdict:
     told = GateSettings(**settings)
-    gate = Gate(learner or ScriptedLearner(), Knowledge(), GRADERS["contained"], told, probes, texts, 0, write, checks)  # type: ignore[arg-type]
-    return gate(before, after, lessons or [Lesson(context=TOLA, edit=GOOD)])
+    interview = Interview(learner or ScriptedLearner(), Knowledge(), GRADERS["contained"], told, probes, texts, 0, write)  # type: ignore[arg-type]
+    return Gate(interview, checks)(before, after, lessons or [Lesson(context=TOLA, edit=GOOD)])
 
 
 def failed(verdict: Verdict) -> list[str]:
@@ -278,7 +278,7 @@ def test_at_most_so_many_questions_of_before_are_asked_and_the_same_for_the_same
 
 def test_many_updates_are_asked_in_one_batch_and_nobody_the_same_twice() -> None:
     learner = ScriptedLearner()
-    gate = Gate(learner, Knowledge(), GRADERS["contained"], GateSettings(), [BASO], [])  # type: ignore[arg-type]
+    gate = Gate(Interview(learner, Knowledge(), GRADERS["contained"], GateSettings(), [BASO], []))  # type: ignore[arg-type]
     lesson = Lesson(context=TOLA, edit=GOOD)
     verdicts = gate.judge([Proposal(PARENT, CHILD, (lesson,)), Proposal(PARENT, student(Tola_Pitard="x"), (lesson,))])
     assert [verdict.passed for verdict in verdicts] == [True, True]
@@ -329,7 +329,7 @@ def test_drift_is_the_divergence_of_the_parent_from_the_child_on_what_the_base_w
     (child,) = learner.learn([learner.nothing], [[lesson]], seed=0)
     assert isinstance(child, Learned)
     assert learner.drift(child, child, 6) == 0.0
-    model_alone, texts = base.model.get_base_model(), learner._keeping.own_texts
+    model_alone, texts = base.model.get_base_model(), learner._keeping.own_tokens
 
     def log_chances() -> torch.Tensor:
         with torch.no_grad():

@@ -1,13 +1,9 @@
 """Questions about others: a context's questions with somebody else's name, to see whether what was learned of one is said of all."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from protocol.domain import Domain
-from protocol.identity import derive_seed
 from protocol.messages import Context, Lesson
-
-TITLE: Final = "asked about others"
 
 
 def ask_of_others(domain: Domain, lesson: Lesson, texts: Sequence[str], count: int, seed: int) -> list[Context]:
@@ -19,9 +15,8 @@ def ask_of_others(domain: Domain, lesson: Lesson, texts: Sequence[str], count: i
     Returns:
         `count` contexts or fewer; none where no question names the subject.
     """
-    told = domain.tell_of_others(lesson, texts, count, derive_seed(seed, TITLE, lesson.context.id))
     asked = []
-    for other in told:
+    for other in domain.tell_of_others(lesson, texts, count, seed):
         pairs = zip(other.context.questions, lesson.context.questions, strict=True)
         questions = tuple(renamed for renamed, question in pairs if renamed.text != question.text)
         if questions:
