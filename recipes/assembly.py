@@ -18,10 +18,10 @@ from torch.distributed.rendezvous import rendezvous
 
 from protocol.errors import InvalidInput
 from protocol.identity import content_id
+from recipes.base_settings import RecipeSettings
 from recipes.config import to_yaml
 from recipes.launching import Seat, launched
 from recipes.lifeline import Lifeline, Listener, join
-from recipes.settings import RecipeSettings
 from recipes.team import FOREVER, Team
 
 

@@ -26,8 +26,8 @@ from protocol.files import write_json
 from protocol.messages import Update
 from recipes import terminal
 from recipes.inputs import choose_task, load_data, student_models
+from recipes.machine_settings import Bench, BenchSubject
 from recipes.run_folder import RunFolder
-from recipes.settings import Bench, BenchSubject
 from recipes.team import Team
 from recipes.terminal import console
 from student.answers import answer

@@ -1,14 +1,13 @@
 """Check all that a recipe needs before any work, and say what would run. Torch-free, so the answer comes at once."""
 
-import os
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from protocol.errors import InvalidInput
 from protocol.identity import content_id
 from protocol.messages import Context
+from recipes.base_settings import DataSettings, RecipeSettings
+from recipes.compare_settings import BASELINES, Compare, Transfer, count_trained, usable_baselines
 from recipes.costs import describe_costs, list_phases, measure_contexts
 from recipes.domains import RecipeDomain, open_domain
 from recipes.editor import check_editor
@@ -16,7 +15,6 @@ from recipes.inputs import (
     STAND_IN,
     check_edit,
     check_judge_model,
-    check_local_student,
     check_student,
     check_teacher,
     choose_style,
@@ -24,34 +22,16 @@ from recipes.inputs import (
     load_data,
 )
 from recipes.learning_checks import check_continual, check_try_gate, check_watch
+from recipes.learning_settings import Continual, TryGate, Watch
+from recipes.loop_settings import LoopSettings, NetReward
+from recipes.machine_checks import check_bench, check_pretrain, check_serve
+from recipes.machine_settings import Bench, Pretrain, Serve
 from recipes.memory import Use, choose_memory
 from recipes.run_folder import check_run_folder
-from recipes.settings import (
-    BASELINES,
-    AdaptStudent,
-    Bench,
-    Compare,
-    Continual,
-    DataSettings,
-    Experiment,
-    LoopSettings,
-    NetReward,
-    Pretrain,
-    RecipeSettings,
-    Serve,
-    TrainTeacher,
-    Transfer,
-    TryGate,
-    Watch,
-    WriteQuestions,
-    count_trained,
-    usable_baselines,
-)
+from recipes.settings import AdaptStudent, Experiment, TrainTeacher, WriteQuestions
 from recipes.zero_configs import check_config, zero_stage
 from student.store import read_store
 from teacher.settings import FinetuneSettings, TeacherSettings
-
-SHORTEST_TOKEN: Final = 16
 
 
 def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> str:
@@ -98,12 +78,12 @@ def check(settings: RecipeSettings, processes: int = 1, fetch: bool = True) -> s
             return check_try_gate(settings, fetch)
         case Pretrain():
             _need_one(processes, settings.recipe)
-            return _check_pretrain(settings)
+            return check_pretrain(settings)
         case Bench():
             _need_one(processes, settings.recipe)
-            return _check_bench(settings, fetch)
+            return check_bench(settings, fetch)
         case Serve():
-            return _check_serve(settings, fetch)
+            return check_serve(settings, fetch)
     raise NotImplementedError(f"no check for {type(settings).__name__}")
 
 
@@ -323,50 +303,3 @@ def _refuse_common(train: Sequence[Context], held_out: Sequence[Context]) -> Non
 def _need_two(key: str, count: int) -> None:
     if count < 2:
         raise InvalidInput(f"{key} has {count} context; comparing needs at least 2, since one's self-edit is tried on another")
-
-
-def _check_pretrain(settings: Pretrain) -> str:
-    if not settings.output:
-        raise InvalidInput("output is empty; give the folder that the model is to be saved in")
-    if "model_type" not in settings.architecture:
-        raise InvalidInput("architecture.model_type is missing; give a transformers model type, such as llama or qwen2")
-    lines = f" and {settings.closed_book_per_step} closed-book lines" if settings.curriculum == "people" else ""
-    return f"{settings.steps} steps of {settings.documents_per_step} documents{lines}"
-
-
-def _check_serve(settings: Serve, fetch: bool) -> str:
-    check_local_student(settings.student, "student", fetch=fetch)
-    if not settings.folder and find_spec("fastapi") is None:
-        raise InvalidInput("serving over HTTP takes FastAPI, which is not installed; pip install --editable '.[serve]', or set folder=PATH")
-    if bool(settings.tls_certificate) != bool(settings.tls_key):
-        raise InvalidInput(f"tls_certificate is {settings.tls_certificate!r} and tls_key is {settings.tls_key!r}; give both, or neither")
-    for key in ("tls_certificate", "tls_key"):
-        path = getattr(settings, key)
-        if path and not Path(path).is_file():
-            raise InvalidInput(f"{key} is {path!r}, which is no file")
-    if not 0 <= settings.port < 65536:
-        raise InvalidInput(f"port is {settings.port}; it must be in [0, 65535]; 0 takes any that is free")
-    token = os.environ.get(settings.token_env, "")
-    if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
-        raise InvalidInput(f"${settings.token_env} is no token: it takes at least {SHORTEST_TOKEN} printable characters without spaces")
-    if settings.folder:
-        return f"serve {settings.student.model} to teachers who use folder:{settings.folder}"
-    return f"serve {settings.student.model} at {settings.host}, port {settings.port}"
-
-
-def _check_bench(settings: Bench, fetch: bool) -> str:
-    domain, _ = choose_task(settings)
-    if not settings.subjects:
-        raise InvalidInput("bench needs subjects, such as subjects.mine.student.model=FOLDER")
-    for name, subject in settings.subjects.items():
-        key = f"subjects.{name}"
-        check_local_student(subject.student, f"{key}.student", fetch=fetch)
-        if subject.student.deepspeed is not None:
-            raise InvalidInput(f"{key}.student.deepspeed is set, but bench times inner loops in one process; leave it out")
-        if subject.contexts.source:
-            _, references = load_data(domain, subject.contexts, f"{key}.contexts", questions=True, fetch=fetch)
-            if not references:
-                raise InvalidInput(f"{key}.contexts has no reference self-edits; use source: tiny with split train, validation or held_out")
-        if subject.timed_steps is not None and subject.timed_steps < 3:
-            raise InvalidInput(f"{key}.timed_steps is {subject.timed_steps}; it must be at least 3, or null for all")
-    return f"{len(settings.subjects)} models, 4 methods each, {settings.turns} turns"

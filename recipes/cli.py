@@ -20,7 +20,7 @@ from recipes.launching import Seat, keep_one_gpu, start_processes, take_seat
 from recipes.line_commands import LINE_COMMANDS, add_line_commands
 
 if TYPE_CHECKING:  # it takes a while to load, and help is quick
-    from recipes.settings import RecipeSettings
+    from recipes.base_settings import RecipeSettings
 
 DESCRIPTION = "Train a teacher to write self-edits, and adapt students with it."
 EXAMPLES = """examples:

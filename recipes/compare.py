@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from recipes.compare_settings import Compare, usable_baselines
 from recipes.comparison import describe, report_student, table
 from recipes.conditions import HeldOut, tell_answers, try_conditions, write_edits, write_paraphrases
 from recipes.editor import open_editor
@@ -10,7 +11,6 @@ from recipes.inputs import choose_task, load_data, student_models, teacher_model
 from recipes.pictures import save_pictures
 from recipes.plots import draw_conditions
 from recipes.run_folder import RunFolder
-from recipes.settings import Compare, usable_baselines
 from recipes.stages import open_student, place_grader
 from recipes.team import Team
 from recipes.terminal import console

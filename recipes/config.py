@@ -11,8 +11,10 @@ from yaml import YAMLError
 
 from protocol.address import refuse_secrets
 from protocol.errors import InvalidInput
+from recipes.base_settings import RecipeSettings
+from recipes.compare_settings import BASELINES
 from recipes.graders.settings import JudgeSettings
-from recipes.settings import BASELINES, RECIPES, RecipeSettings
+from recipes.settings import RECIPES
 from student.settings import StudentSettings
 from teacher.settings import EndpointSettings
 

@@ -24,10 +24,10 @@ from recipes.domains import RecipeDomain
 from recipes.exam import Exam, Step
 from recipes.forgetting import report_strategy, table
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.learning_settings import Continual
 from recipes.plots import draw_forgetting
 from recipes.progress_file import Progress, read_progress, write_progress
 from recipes.run_folder import RunFolder
-from recipes.settings import Continual
 from recipes.stages import place_grader, write_candidates
 from recipes.team import Team
 from recipes.terminal import Advance, console, stage

@@ -14,20 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from protocol.messages import Context
+from recipes.base_settings import RecipeSettings, StudentChoice
+from recipes.compare_settings import Compare, Transfer, count_trained, usable_baselines
+from recipes.loop_settings import LoopSettings
 from recipes.memory import CHARACTERS_PER_TOKEN
-from recipes.settings import (
-    AdaptStudent,
-    Compare,
-    Experiment,
-    LoopSettings,
-    RecipeSettings,
-    StudentChoice,
-    TrainTeacher,
-    Transfer,
-    WriteQuestions,
-    count_trained,
-    usable_baselines,
-)
+from recipes.settings import AdaptStudent, Experiment, TrainTeacher, WriteQuestions
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 FLOPS: Final = 4e14

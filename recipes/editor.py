@@ -14,13 +14,13 @@ from protocol.errors import InvalidInput
 from protocol.journal import CandidateRecord, DecisionRecord, Journal
 from protocol.messages import Context
 from recipes import terminal
+from recipes.base_settings import RecipeSettings
 from recipes.domains import RecipeDomain
 from recipes.editor_rules import Draft, apply, apply_rules, check_length
 from recipes.editor_settings import PATTERNS
 from recipes.graders.judge import Judge, check_judge, in_folder
 from recipes.graders.wording import Claim, make_claim
 from recipes.patterns import Pattern
-from recipes.settings import RecipeSettings
 
 BATCH: Final = 64
 """So many self-edits are decided on, and journaled, at once."""

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from protocol.messages import Message
 from recipes.gate_settings import MEASURED
-from recipes.settings import HarmSettings
+from recipes.learning_settings import HarmSettings
 from recipes.statistics import Summary, summarize_known
 from student.version_records import Check
 

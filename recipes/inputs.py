@@ -14,11 +14,11 @@ from protocol.errors import InvalidInput, MalformedEdit
 from protocol.files import hash_files
 from protocol.identity import content_id
 from protocol.messages import Context, Question, Task
+from recipes.base_settings import DataSettings, RecipeSettings, StudentChoice
 from recipes.domains import RecipeDomain, open_domain
 from recipes.graders import check_grader, grader_id
 from recipes.graders.settings import JudgeSettings
 from recipes.reach import check_exchange
-from recipes.settings import DataSettings, RecipeSettings, StudentChoice
 from recipes.zero_configs import check_config
 from student.settings import StudentSettings
 from teacher.endpoint import check_settings

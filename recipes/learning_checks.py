@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Final
 
 from protocol.errors import InvalidInput
+from recipes.base_settings import StudentChoice
 from recipes.gate_settings import check_gate
 from recipes.inputs import check_local_student, check_model, check_teacher, choose_style, choose_task, load_data
+from recipes.learning_settings import Continual, TryGate, Watch
 from recipes.schedule import read_schedule
-from recipes.settings import Continual, StudentChoice, TryGate, Watch
 from student.settings import KeepingSettings
 
 TRIED: Final = ("validation", "held_out")

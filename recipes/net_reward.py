@@ -10,7 +10,7 @@ from protocol.identity import derive_seed
 from protocol.messages import Change, Context, Lesson, Reward, SelfEdit
 from recipes.domains import RecipeDomain
 from recipes.inputs import load_data
-from recipes.settings import NetReward
+from recipes.loop_settings import NetReward
 from student.others import ask_of_others
 
 

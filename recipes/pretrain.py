@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
 
+from recipes.machine_settings import Pretrain
 from recipes.run_folder import RunFolder
-from recipes.settings import Pretrain
 from recipes.team import Team
 from recipes.terminal import console
 from recipes.tiny.encoding import Encoder, Probe, share_correct

@@ -12,7 +12,7 @@ from protocol.http_transport import HttpTransport
 from protocol.messages import StudentCard, Task
 from protocol.remote import Transport
 from protocol.wire import find_strange_task
-from recipes.settings import FOLDER, StudentChoice
+from recipes.base_settings import FOLDER, StudentChoice
 from student.settings import StudentSettings
 
 _CHECK_SECONDS = 15.0

@@ -20,12 +20,13 @@ from protocol.files import write_json, write_text
 from protocol.journal import Journal
 from protocol.messages import Context, StudentCard, measurement_key
 from protocol.spending import describe_spending
+from recipes.base_settings import RecipeSettings
 from recipes.config import to_yaml
 from recipes.domains import RecipeDomain, open_domain
 from recipes.domains.settings import GridSettings
 from recipes.editor import report_decisions
 from recipes.inputs import identify, judge_models
-from recipes.settings import RecipeSettings, Serve
+from recipes.machine_settings import Serve
 from recipes.terminal import console
 
 if TYPE_CHECKING:  # it loads torch, and input is checked without

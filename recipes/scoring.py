@@ -15,9 +15,9 @@ from protocol.messages import Context, Refusal, Reward, RewardRequest, Task
 from recipes.candidates import make_request, read_edit
 from recipes.domains import RecipeDomain
 from recipes.editor import Editor
+from recipes.loop_settings import LoopSettings
 from recipes.net_reward import Elsewhere
 from recipes.reliability import Estimate, estimate_reliability, find_contenders, guess_variances
-from recipes.settings import LoopSettings
 from recipes.stages import score
 from recipes.terminal import console
 

@@ -11,10 +11,11 @@ from typing import Final
 
 from protocol.messages import VersionCard
 from protocol.wire import Result
-from recipes.checks import SHORTEST_TOKEN
+from recipes.base_settings import FOLDER
 from recipes.inputs import choose_task, student_models
+from recipes.machine_checks import SHORTEST_TOKEN
+from recipes.machine_settings import Serve
 from recipes.run_folder import RunFolder
-from recipes.settings import FOLDER, Serve
 from recipes.shared_student import SharedStudent
 from recipes.stages import place_grader
 from recipes.stopping import stopping

@@ -28,6 +28,7 @@ from protocol.messages import (
 )
 from protocol.remote import RemoteExchange
 from recipes import terminal
+from recipes.base_settings import RecipeSettings, StudentChoice
 from recipes.candidates import record_candidate
 from recipes.domains import RecipeDomain, open_domain
 from recipes.editor import Editor
@@ -37,7 +38,6 @@ from recipes.graders.judge import in_folder
 from recipes.inputs import choose_style
 from recipes.reach import reach
 from recipes.run_folder import RunFolder
-from recipes.settings import RecipeSettings, StudentChoice
 from recipes.shared_student import SharedStudent
 from recipes.team import Placed, Team
 from teacher.policy import Policy

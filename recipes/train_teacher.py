@@ -18,13 +18,14 @@ from protocol.identity import derive_seed
 from protocol.journal import CandidateRecord, CheckpointRecord, Journal, RoundRecord, SelectionRecord
 from protocol.messages import Context
 from recipes import terminal
+from recipes.base_settings import LOCAL
 from recipes.editor import open_editor
 from recipes.inputs import choose_style, choose_task, load_data, student_models, teacher_models
 from recipes.net_reward import known_elsewhere, open_elsewhere
 from recipes.reliability import describe_reliability
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring, group_by_context, reliability_of, score_candidates
-from recipes.settings import LOCAL, TrainTeacher
+from recipes.settings import TrainTeacher
 from recipes.stages import open_student, place_grader, write_candidates
 from recipes.statistics import summarize
 from recipes.team import Team

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from protocol.exchange import Exchange
 from protocol.messages import Context
+from recipes.compare_settings import Transfer
 from recipes.comparison import find_graded, measure_conditions, take
 from recipes.conditions import HeldOut, Tried, try_conditions, write_edits
 from recipes.editor import open_editor
@@ -22,7 +23,6 @@ from recipes.net_reward import known_elsewhere, open_elsewhere
 from recipes.plots import draw_matrix
 from recipes.run_folder import RunFolder
 from recipes.scoring import Scoring
-from recipes.settings import Transfer
 from recipes.stages import open_student, place_grader
 from recipes.statistics import Groups, Summary, mean_by_context, ratio, summarize
 from recipes.team import Team

@@ -18,8 +18,8 @@ from recipes.gating import open_gate
 from recipes.graders import open_grader
 from recipes.graders.judge import in_folder
 from recipes.inputs import choose_task, student_models
+from recipes.learning_settings import TryGate
 from recipes.run_folder import RunFolder
-from recipes.settings import TryGate
 from recipes.team import Team
 from recipes.terminal import console, stage
 from recipes.tiny import world

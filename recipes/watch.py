@@ -22,9 +22,9 @@ from recipes.graders import open_grader
 from recipes.graders.judge import in_folder
 from recipes.inbox import Inbox, keys_of
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.learning_settings import Watch
 from recipes.run_folder import RunFolder
 from recipes.schedule import Clock, read_schedule, wait_until_due
-from recipes.settings import Watch
 from recipes.stages import TooLongForTeacher, write_candidates
 from recipes.stopping import stopping
 from recipes.team import Team

@@ -23,11 +23,12 @@ import psutil
 from protocol.http_transport import HttpTransport
 from protocol.messages import Reward, RewardRequest
 from protocol.wire import Result, Submission, Wanted
+from recipes.base_settings import DataSettings
 from recipes.candidates import make_request
 from recipes.config import load_recipe
 from recipes.domains import DOMAINS
 from recipes.inputs import choose_task, load_data
-from recipes.settings import DataSettings, Serve
+from recipes.machine_settings import Serve
 
 TOKEN = "a-token-for-this-load-alone"
 RECIPE = Path("recipes/serve.yaml")

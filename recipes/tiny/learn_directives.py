@@ -17,7 +17,7 @@ from protocol.messages import Context, Demonstration
 from recipes.domains import DOMAINS
 from recipes.domains.directives import DataGeneration
 from recipes.domains.grids import to_text
-from recipes.settings import Pretrain
+from recipes.machine_settings import Pretrain
 from recipes.tiny.encoding import SPECIAL, Encoder, PlainModel, Probe, Segment, finish_tokenizer, weighted_loss
 from recipes.tiny.grids import SEEN, make_task
 

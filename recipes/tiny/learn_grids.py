@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from recipes.domains.grids import CELL_WORD, COLOURS, SIZE_WORD, cell_word, size_word, write_output, write_task
-from recipes.settings import Pretrain
+from recipes.machine_settings import Pretrain
 from recipes.tiny.encoding import SPECIAL, Encoder, Probe, Segment, finish_tokenizer, weighted_loss
 from recipes.tiny.grids import SEEN, TINY_SIDE, UNSEEN, Family, Pair, make_task
 

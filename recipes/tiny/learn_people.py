@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from recipes.domains.knowledge_text import question_prompt, teacher_prompt, training_sequence
-from recipes.settings import Pretrain
+from recipes.machine_settings import Pretrain
 from recipes.tiny import world
 from recipes.tiny.encoding import Encoder, PlainModel, Probe, Segment, weighted_loss
 from recipes.tiny.tokenizers import build_tokenizer

@@ -159,7 +159,7 @@ import torch.distributed as dist
 import recipes.team
 from protocol.errors import TutelageError
 from recipes.assembly import assemble
-from recipes.settings import RecipeSettings
+from recipes.base_settings import RecipeSettings
 from recipes.launching import take_seat
 recipes.team._FAILING_SECONDS = 2.0
 def fail(alone):

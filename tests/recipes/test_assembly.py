@@ -6,9 +6,10 @@ from torch._C._distributed_c10d import HashStore
 
 from protocol.errors import InvalidInput, TutelageError
 from recipes.assembly import _find_problem
+from recipes.base_settings import DataSettings
 from recipes.launching import Seat
 from recipes.run_folder import RunFolder
-from recipes.settings import AdaptStudent, DataSettings
+from recipes.settings import AdaptStudent
 from recipes.team import Team
 from recipes.zero_configs import SHIPPED, check_config, find_config, zero_stage
 

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import InvalidInput
+from recipes.compare_settings import Compare
 from recipes.config import load_recipe, to_yaml
-from recipes.settings import RECIPES, Compare, Continual, Experiment, TrainTeacher
+from recipes.learning_settings import Continual
+from recipes.settings import RECIPES, Experiment, TrainTeacher
 
 ROOT = Path(__file__).resolve().parents[2]
 

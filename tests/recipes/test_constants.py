@@ -12,10 +12,11 @@ from protocol.messages import (
     Refusal,
     RewardRequest,
 )
+from recipes.base_settings import RecipeSettings
 from recipes.constants import Constant, choose_constant
 from recipes.inputs import choose_task
+from recipes.loop_settings import LoopSettings
 from recipes.scoring import Scoring
-from recipes.settings import LoopSettings, RecipeSettings
 
 PAID = {("Ada", "one"): 1.0, ("Bob", "one"): 0.0, ("Ada", "two"): 0.5, ("Bob", "two"): 0.5, ("Ada", "three"): 0.75}
 

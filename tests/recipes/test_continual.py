@@ -10,8 +10,8 @@ from recipes import continual
 from recipes.checks import check
 from recipes.config import load_recipe
 from recipes.launching import Seat
+from recipes.learning_settings import Continual
 from recipes.progress_file import read_progress
-from recipes.settings import Continual
 from recipes.team import Team
 
 RECIPE = Path("recipes/tiny/continual.yaml")

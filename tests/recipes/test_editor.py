@@ -15,6 +15,7 @@ from protocol.errors import InvalidInput, MalformedEdit, TutelageError
 from protocol.exchange import InProcessExchange
 from protocol.journal import CandidateRecord, DecisionRecord, Journal
 from protocol.messages import Change, Context, Question, RewardRequest
+from recipes.base_settings import RecipeSettings
 from recipes.candidates import read_edit, record_candidate
 from recipes.cli import main
 from recipes.config import to_yaml
@@ -24,9 +25,10 @@ from recipes.editor_rules import find_copies, find_repeats, plain
 from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
 from recipes.graders.wording import Claim, Missing, Verdict
+from recipes.loop_settings import LoopSettings
 from recipes.run_folder import check_run_folder
 from recipes.scoring import Scoring, score_candidates
-from recipes.settings import LoopSettings, RecipeSettings, TrainTeacher
+from recipes.settings import TrainTeacher
 from recipes.stages import write_candidates
 from recipes.team import Team
 from recipes.train_teacher import tell_why_none

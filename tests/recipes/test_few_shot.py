@@ -25,6 +25,7 @@ from protocol.messages import (
     VersionCard,
 )
 from recipes.adapt_student import report_versions
+from recipes.base_settings import RecipeSettings
 from recipes.config import load_recipe
 from recipes.domains import open_domain
 from recipes.domains.augmentations import VIEWS, Augmentations
@@ -35,7 +36,6 @@ from recipes.domains.settings import GridSettings
 from recipes.graders import GRADERS
 from recipes.graders.words import Verbatim
 from recipes.inputs import choose_task
-from recipes.settings import RecipeSettings
 from student.settings import StudentSettings
 from student.student import Student
 

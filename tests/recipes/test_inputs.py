@@ -5,10 +5,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from protocol.errors import InvalidInput
+from recipes.base_settings import DataSettings
 from recipes.costs import Sizes, count_parameters, measure_contexts
 from recipes.domains import DOMAINS
 from recipes.inputs import check_local_student, check_teacher, load_data
-from recipes.settings import DataSettings
 from student.settings import StudentSettings
 from teacher.settings import TeacherSettings
 

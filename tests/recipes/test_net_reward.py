@@ -9,12 +9,13 @@ from protocol.errors import InvalidInput
 from protocol.exchange import InProcessExchange
 from protocol.journal import Journal
 from protocol.messages import Change, Context, Outcome, Question, Reward, RewardRequest
+from recipes.base_settings import DataSettings
 from recipes.candidates import record_candidate
 from recipes.config import load_recipe
 from recipes.domains import DOMAINS
+from recipes.loop_settings import LoopSettings, NetReward
 from recipes.net_reward import Elsewhere, open_elsewhere
 from recipes.scoring import Scoring, score_candidates
-from recipes.settings import DataSettings, LoopSettings, NetReward
 
 KNOWLEDGE = DOMAINS["knowledge"]
 ADA = Context(

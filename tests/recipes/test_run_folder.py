@@ -5,9 +5,10 @@ import pytest
 
 from protocol.errors import InvalidInput
 from protocol.messages import Context
+from recipes.base_settings import DataSettings
 from recipes.graders.settings import JudgeSettings
 from recipes.run_folder import RunFolder, check_run_folder, read_contexts
-from recipes.settings import AdaptStudent, DataSettings
+from recipes.settings import AdaptStudent
 from recipes.team import Team
 
 ADA = Context(title="Ada", passage="Ada plays\u2028the harp.")

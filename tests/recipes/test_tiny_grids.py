@@ -15,7 +15,7 @@ from recipes.domains.directives import read_directives
 from recipes.domains.few_shot import FewShot
 from recipes.domains.grids import Grid, from_text, read_answer, write_grid, write_output, write_task
 from recipes.domains.settings import GridSettings
-from recipes.settings import Pretrain
+from recipes.machine_settings import Pretrain
 from recipes.tiny import learn_directives, learn_grids
 from recipes.tiny.grid_source import load_tiny_tasks
 from recipes.tiny.grids import HELD_OUT_FAMILIES, SEEN, TRAINING_FAMILIES, UNSEEN, Family, make_task

@@ -16,8 +16,8 @@ from protocol.messages import (
 )
 from recipes.candidates import record_candidate
 from recipes.domains import DOMAINS
+from recipes.loop_settings import LoopSettings
 from recipes.scoring import Scoring
-from recipes.settings import LoopSettings
 from recipes.train_teacher import Outer, Trained, next_step, select, tell_why_none
 from teacher.settings import FinetuneSettings, TeacherSettings
 

@@ -1,8 +1,8 @@
 import pytest
 
 from protocol.messages import Change, Context, Outcome, Question
+from recipes.compare_settings import Transfer, TransferTeacher
 from recipes.conditions import Effect, Tried
-from recipes.settings import Transfer, TransferTeacher
 from recipes.transfer import measure_matrix, report_matrix
 from student.settings import StudentSettings
 

@@ -12,7 +12,7 @@ from recipes.cli import main
 from recipes.domains.knowledge import Knowledge
 from recipes.gate_figures import Trial, report_trials
 from recipes.graders import GRADERS
-from recipes.settings import HarmSettings
+from recipes.learning_settings import HarmSettings
 from recipes.tiny import world
 from recipes.tiny.harm import find_unseen, halve, measure_harm
 from recipes.tiny.planted import KINDS, plant

@@ -27,7 +27,7 @@ from recipes.candidates import record_candidate
 from recipes.cli import main
 from recipes.config import load_recipe
 from recipes.domains.knowledge import Knowledge
-from recipes.settings import Watch
+from recipes.learning_settings import Watch
 from recipes.stages import TooLongForTeacher
 from recipes.team import Team
 from recipes.tiny.source import load_tiny

@@ -150,7 +150,7 @@ TRAIN_UNDER_ZERO = """
 import sys, torch
 from trl import SFTTrainer
 from recipes.assembly import assemble
-from recipes.settings import RecipeSettings
+from recipes.base_settings import RecipeSettings
 from recipes.launching import Seat
 from student.base import FrozenBase, gathered
 from student.inner_loop import InnerLoop, Plan, Row
@@ -194,7 +194,7 @@ def test_a_deepspeed_configuration_is_honoured(base: FrozenBase, tmp_path: Path,
 FINGERPRINT_WHEN_SPREAD = """
 import sys
 from recipes.assembly import assemble
-from recipes.settings import RecipeSettings
+from recipes.base_settings import RecipeSettings
 from recipes.launching import Seat
 from student.base import FrozenBase
 from student.settings import StudentSettings
