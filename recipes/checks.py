@@ -28,9 +28,11 @@ from recipes.machine_checks import check_bench, check_pretrain, check_serve
 from recipes.machine_settings import Bench, Pretrain, Serve
 from recipes.memory import Use, choose_memory
 from recipes.run_folder import check_run_folder
+from recipes.sandbox import resolve_command
 from recipes.settings import AdaptStudent, Experiment, TrainTeacher, WriteQuestions
 from recipes.zero_configs import check_config, zero_stage
 from student.store import read_store
+from student.version_history import read_line
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 
@@ -104,15 +106,37 @@ def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) ->
     _check_finetuning(settings, processes)
     domain, task = choose_task(settings)
     choose_style(settings.teacher.style, domain)
-    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
     check_teacher(settings.teacher, "teacher", domain, fetch=fetch, is_trained=True)
     check_student(settings.student, "student", task, fetch=fetch)
+    first = _check_use(settings, domain) if settings.use.line else ""
+    if not settings.rounds:
+        return first
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
     used = min(settings.contexts_per_round, len(contexts))
     written = used * settings.candidates
     return (
-        f"{settings.rounds} rounds, each with {written} self-edits on {used} of {len(contexts)} contexts, "
+        (f"{first}, then " if first else "")
+        + f"{settings.rounds} rounds, each with {written} self-edits on {used} of {len(contexts)} contexts, "
         f"up to {written * settings.repeats} inner loops, and one finetuning of the teacher"
     )
+
+
+def _check_use(settings: TrainTeacher, domain: RecipeDomain) -> str:
+    use = settings.use
+    if not domain.closed_book:
+        raise InvalidInput(f"use.line is {use.line!r}, but domain {domain.name} has no students that keep learning; leave use out")
+    if settings.selection != "best":
+        raise InvalidInput(f"selection is {settings.selection!r}, but what use says is there to select the best; leave one of them out")
+    versions = read_line(Path(use.line)).versions
+    if not versions:
+        raise InvalidInput(f"use.line is {use.line!r}, which has no version yet, so nobody can have used one")
+    for number, path in enumerate(use.feedback):
+        if not Path(path).is_file():
+            raise InvalidInput(f"use.feedback[{number}] is {path!r}, which is no file; give JSONL files of feedback")
+    if use.test:
+        resolve_command(use.test, "use.test")
+    learned = len({(lesson.context, lesson.edit.id) for record in versions.values() for lesson in record.lessons})
+    return f"one round on {learned} self-edits of {len(versions)} versions that were in use"
 
 
 def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:
@@ -229,19 +253,19 @@ def _check_experiment(settings: Experiment, processes: int, fetch: bool) -> str:
     check_student(settings.student, "student", task, fetch=fetch)
     if settings.new_student.label:
         check_student(settings.new_student, "new_student", task, fetch=fetch)
-    training = settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
-    learned = 3 * settings.held_out_candidates + bool(references) + bool(settings.constants)
+    plain = settings.net.is_weighted  # a control is trained on plain rewards
+    training = (1 + plain) * settings.rounds * settings.contexts_per_round * settings.candidates * settings.repeats
+    learned = (3 + plain) * settings.held_out_candidates + bool(references) + bool(settings.constants)
     learned += count_trained(settings.baselines, settings.held_out_candidates)
     evaluation = (2 if settings.new_student.label else 1) * learned * len(contexts) * settings.held_out_repeats
     chosen = len(settings.constants) * len(trained_on) * settings.repeats
     constants = f", {chosen} to choose a constant" if chosen else ""
-    return (
-        f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train the teacher{constants} and {evaluation} to compare"
-    )
+    whom = "the teacher and its control on plain rewards" if plain else "the teacher"
+    return f"for each of {len(settings.seeds)} seeds: up to {training} inner loops to train {whom}{constants} and {evaluation} to compare"
 
 
 def _check_net(net: NetReward, domain: RecipeDomain, fetch: bool) -> None:
-    if (net.leakage or net.retention) and not domain.closed_book:
+    if net.is_weighted and not domain.closed_book:
         raise InvalidInput(f"net has weights, but domain {domain.name} has nothing known by heart that could be lost; leave net out")
     if net.retention:
         load_data(domain, net.known, "net.known", questions=True, fetch=fetch)

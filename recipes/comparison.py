@@ -1,7 +1,7 @@
 """What a comparison shows: accuracy under each condition with its interval, what was gained and lost, which ranking the figures support."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -16,8 +16,13 @@ from recipes.statistics import Groups, Summary, difference, mean_by_context, sum
 _SELF_EVIDENT = tuple(f"_minus_{name}" for name in ("no_edit", "passage_only", "reference_edits", "in_context", "other_context"))
 """Differences that the report has and the screen leaves out."""
 
+_SIDE_EFFECTS: Final = ("leakage", "retention")
 _ASKED = ("no_edit", "in_context", "retrieval", "weights_and_retrieval")
 """Conditions that differ in what is read: all others read as much as the untouched student."""
+
+
+BeforeAfter = tuple[float, float] | None
+"""Shares of answers to a probe, before an update and after; None where nothing was learned, or it was not asked or graded."""
 
 
 @dataclass
@@ -26,6 +31,7 @@ class Measured:
 
     Attributes:
         accuracies: Per context, mean over repeats and candidates.
+        leakage, retention: Per context, side effects of its first self-edit, where that is a teacher's.
         scores: The same of the grader's scores: F1, or the probability that an answer is right.
         seconds: Of all inner loops.
         trained_tokens: Of one inner loop, mean over all candidates; one that was not learned counts none.
@@ -42,19 +48,18 @@ class Measured:
     malformed: int = 0
     refused: int = 0
     ungraded: int = 0
+    leakage: list[BeforeAfter] = field(default_factory=list)
+    retention: list[BeforeAfter] = field(default_factory=list)
 
 
 @dataclass
 class Scores:
-    """All conditions on one student, and the side effects of each context's first self-edit by the last teacher: (before, after).
+    """All conditions on one student. `refusals` are reasons, one for each condition that has any.
 
-    None where that has no effect, or the probe was not asked or graded. `refusals` are reasons, one for each condition that has any.
     `read_tokens` and `found` are as in `recipes.conditions.Tried`.
     """
 
     conditions: dict[str, Measured]
-    leakage: list[tuple[float, float] | None]
-    retention: list[tuple[float, float] | None]
     refusals: dict[str, str] = field(default_factory=dict)
     read_tokens: Mapping[str, float] = field(default_factory=dict)
     found: Sequence[float] = ()
@@ -64,10 +69,10 @@ def report_student(contexts: Sequence[Context], seeds: Sequence[Tried], last: st
     """A student's part of the report, from what came of all conditions with each seed.
 
     Args:
-        last: The teacher that others are compared with, and whose side effects are known.
+        last: The teacher that others are compared with.
     """
     graded = find_graded(seeds)
-    scores = [measure_conditions([contexts[i] for i in graded], take(tried, graded), last) for tried in seeds]
+    scores = [measure_conditions([contexts[i] for i in graded], take(tried, graded)) for tried in seeds]
     groups = [contexts[i].group for i in graded]
     return {**report_scores(scores, last, groups), "left_out": len(contexts) - len(graded)}
 
@@ -98,15 +103,14 @@ def take(tried: Tried, contexts: Sequence[int]) -> Tried:
     return replace(tried, base=[tried.base[i] for i in contexts], rows=rows, found=[tried.found[i] for i in contexts if tried.found])
 
 
-def measure_conditions(contexts: Sequence[Context], tried: Tried, last: str) -> Scores:
+def measure_conditions(contexts: Sequence[Context], tried: Tried) -> Scores:
     """The figures of all conditions with one seed."""
     base = [accuracy(outcomes) for outcomes in tried.base]
     measured = {name: measure(row, tried.base, contexts) for name, row in tried.rows.items()}
-    leakage, retention = (_before_and_after(tried.rows[last], probe) for probe in (0, 1))
     reasons = {name: [effect for own in row for effect in own if isinstance(effect, str)] for name, row in tried.rows.items()}
     untouched = Measured(base, [_score([own]) for own in tried.base], ungraded=_count_ungraded(tried.base, contexts))
     refusals = {name: own[0] for name, own in reasons.items() if own}
-    return Scores({"no_edit": untouched, **measured}, leakage, retention, refusals, tried.read_tokens, tried.found)
+    return Scores({"no_edit": untouched, **measured}, refusals, tried.read_tokens, tried.found)
 
 
 def measure(row: Row, base: Sequence[Outcomes], contexts: Sequence[Context]) -> Measured:
@@ -125,6 +129,8 @@ def measure(row: Row, base: Sequence[Outcomes], contexts: Sequence[Context]) -> 
         malformed=sum(effect is None for own in row for effect in own),
         refused=sum(isinstance(effect, str) for own in row for effect in own),
         ungraded=_count_ungraded([repeat for _, repeat in answered], [context for context, _ in answered]),
+        leakage=_before_and_after(row, 0),
+        retention=_before_and_after(row, 1),
     )
 
 
@@ -140,7 +146,7 @@ def _count_ungraded(answers: Sequence[Outcomes], contexts: Sequence[Context]) ->
     return sum(bool(question.answers) and outcome.correct is None for question, outcome in pairs)
 
 
-def _before_and_after(row: Row, probe: int) -> list[tuple[float, float] | None]:
+def _before_and_after(row: Row, probe: int) -> list[BeforeAfter]:
     """Each context's accuracy on one of its probes: 0 for leakage, 1 for retention."""
     probed = [[effect.probes[probe] for effect in own if isinstance(effect, Effect) and len(effect.probes) > probe] for own in row]
     changes = [own[0] if own else None for own in probed]
@@ -174,14 +180,35 @@ def report_scores(seeds: Sequence[Scores], last: str, groups: Groups = None) -> 
     }
     if seeds[0].found:
         report["found"] = summarize(seeds[0].found, groups)
-    for name in ("leakage", "retention"):
-        columns = zip(*(getattr(scores, name) for scores in seeds), strict=True)
-        by_context = [[change for change in changes if change] for changes in columns]
-        measured = [mean_by_context(known) for known in by_context if known]
-        if measured:
-            own = [group for group, known in zip(groups, by_context, strict=True) if known] if groups else None
-            report[name] = {when: summarize([change[side] for change in measured], own) for side, when in enumerate(("before", "after"))}
+    for effect in _SIDE_EFFECTS:
+        report |= _report_side_effect(effect, seeds, last, groups)
     return report
+
+
+def _report_side_effect(effect: str, seeds: Sequence[Scores], last: str, groups: Groups) -> dict[str, Any]:
+    """Leakage or retention by condition, before and after; and by how much it is another after the last teacher's self-edits."""
+    known: dict[str, dict[int, list[float]]] = {}
+    for name in seeds[0].conditions:
+        columns = zip(*(getattr(scores.conditions[name], effect) for scores in seeds), strict=True)
+        measured = {i: [change for change in changes if change] for i, changes in enumerate(columns)}
+        if own := {i: mean_by_context(changes) for i, changes in measured.items() if changes}:
+            known[name] = own
+    if not known:
+        return {}
+
+    def of(contexts: Iterable[int]) -> Groups:
+        return [groups[i] for i in contexts] if groups else None
+
+    shares = {
+        name: {when: summarize([change[side] for change in own.values()], of(own)) for side, when in enumerate(("before", "after"))}
+        for name, own in known.items()
+    }
+    differences = {}
+    for name, own in known.items():
+        if name != last and (both := [i for i in own if i in known.get(last, {})]):
+            after = [[changes[i][1] for i in both] for changes in (known[last], own)]
+            differences[f"{last}_minus_{name}"] = difference(after[0], after[1], of(both))
+    return {effect: shares, f"{effect}_differences": differences}
 
 
 def rank(accuracies: Mapping[str, Sequence[float]], groups: Groups = None) -> list[dict[str, Any]]:
@@ -238,10 +265,8 @@ def describe(report: Mapping[str, Any]) -> list[str]:
     signs = [" > " if place["supported"] else " ~ " for place in report["ranking"][:-1]]
     ranking = "".join(place["condition"].replace("_", " ") + sign for place, sign in zip(report["ranking"], [*signs, ""], strict=True))
     told.append(f"ranking: {ranking}" + (" (~: its interval does not support the order)" if " ~ " in signs else ""))
-    for effect in ("leakage", "retention"):
-        if effect in report:
-            before, after = report[effect]["before"], report[effect]["after"]
-            told.append(f"{effect}: {before['mean']:.1%} before an update, {after['mean']:.1%} after")
+    for effect in _SIDE_EFFECTS:
+        told += _describe_side_effect(effect, report)
     for problem, meaning in (("malformed", "are no self-edits"), ("refused", "were refused"), ("ungraded", "have no verdict")):
         counts = [f"{count} of {name.replace('_', ' ')}" for name, count in report[problem].items() if count]
         if counts:
@@ -254,6 +279,19 @@ def describe(report: Mapping[str, Any]) -> list[str]:
     if report["refusals"]:
         told.append(f"the first refusal: {next(iter(report['refusals'].values()))}")
     return told
+
+
+def _describe_side_effect(effect: str, report: Mapping[str, Any]) -> list[str]:
+    """How often before, how often after whose self-edits; and the differences between teachers that their intervals support."""
+    if effect not in report:
+        return []
+    *_, last = shares = report[effect]
+    after = ", ".join(f"{name.replace('_', ' ')} {own['after']['mean']:.1%}" for name, own in shares.items())
+    differences = {name: own for name, own in report[f"{effect}_differences"].items() if is_clear(own)}
+    return [
+        f"{effect}: {shares[last]['before']['mean']:.1%} before an update; after: {after}",
+        *(f"{effect}, {name.replace('_', ' ')}: {describe_difference(own)}" for name, own in differences.items()),
+    ]
 
 
 def describe_difference(summary: Summary) -> str:

@@ -134,7 +134,7 @@ def try_conditions(
     if "other_context" in wanted:
         plain["other_context"] = [own[:1] for own in (*teachers[last][1:], teachers[last][0])]
     learn = learn_together if held_out.together else learn_alone
-    rows = {name: learn(exchange, held_out, edits, f"{stage} · {name}", journal, probed=name == last) for name, edits in plain.items()}
+    rows = {name: learn(exchange, held_out, edits, f"{stage} · {name}", journal, probed=name in teachers) for name, edits in plain.items()}
     matched: dict[str, Edits] = {"matched_passage": passage} if "matched_passage" in wanted else {}
     if paraphrases is not None:
         matched["matched_paraphrase"] = paraphrases

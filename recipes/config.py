@@ -20,7 +20,7 @@ from teacher.settings import EndpointSettings
 
 _AT_LEAST_ONE = (
     "samples repeats held_out_repeats held_out_candidates "
-    "threads rounds contexts_per_round candidates keep_per_context limit lasting_epochs rank alpha epochs "
+    "threads contexts_per_round candidates keep_per_context limit lasting_epochs rank alpha epochs "
     "batch_size accumulation cohort cohort_tokens answer_batch max_new_tokens max_steps max_examples max_example_tokens "
     "max_step_tokens max_rank steps save_every "
     "documents_per_step closed_book_per_step evaluate_every turns padded_to alone rows max_waiting max_body_mb max_answers "

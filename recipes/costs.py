@@ -90,7 +90,8 @@ def list_phases(settings: RecipeSettings, sizes: Mapping[str, Sizes]) -> list[Ph
     """The work of a recipe; `sizes` by the key of each source."""
     match settings:
         case TrainTeacher():
-            return list(_training(settings, settings.teacher, settings.finetune, [settings.student], sizes["contexts"], settings.repeats))
+            size = sizes.get("contexts", Sizes(0, 0, 0))  # a round on what was used needs none
+            return list(_training(settings, settings.teacher, settings.finetune, [settings.student], size, settings.repeats))
         case Experiment():
             return list(_experiment(settings, sizes))
         case Transfer():
@@ -125,11 +126,15 @@ def _training(
 
 def _experiment(settings: Experiment, sizes: Mapping[str, Sizes]) -> Iterator[Phase]:
     held_out, candidates = sizes["held_out"], settings.held_out_candidates
-    learned = 3 * candidates + count_trained(settings.baselines, candidates)
+    teachers = 3 + settings.net.is_weighted
+    learned = teachers * candidates + count_trained(settings.baselines, candidates)
     for _ in settings.seeds:
-        yield from _training(settings, settings.teacher, settings.finetune, [settings.student], sizes["train"], settings.repeats)
-        yield from _training(settings, settings.teacher, settings.finetune, [], sizes["train"], settings.repeats)
-        yield from _write(settings.teacher, held_out, held_out.contexts * candidates * (3 + ("matched_paraphrase" in settings.baselines)))
+        yield from _training(settings, settings.teacher, settings.finetune, [], sizes["train"], settings.repeats)  # kept by lot
+        for _ in range(teachers - 2):
+            yield from _training(settings, settings.teacher, settings.finetune, [settings.student], sizes["train"], settings.repeats)
+        yield from _write(
+            settings.teacher, held_out, held_out.contexts * candidates * (teachers + ("matched_paraphrase" in settings.baselines))
+        )
         for student in [settings.student] + ([settings.new_student] if settings.new_student.label else []):
             yield from _learn(student, held_out, held_out.contexts * learned * settings.held_out_repeats)
 

@@ -1,4 +1,4 @@
-"""The whole experiment: train a teacher and its control, freeze both, compare them on the target student and on a new one,
+"""The whole experiment: train a teacher and its controls, freeze them, compare them on the target student and on a new one,
 and adapt the new student for good. Once per seed; `quickstart.yaml` runs one seed, `tiny/three_seeds.yaml` three.
 """
 
@@ -52,11 +52,11 @@ def run(settings: Experiment, team: Team) -> Path:
         trained_teachers: dict[str, Any] = {}
         for seed in settings.seeds:
             at = f"seed-{seed}"
-            # Train the teacher on the target student's rewards, and its control. Then freeze both.
+            # Train the teacher on the target student's rewards, and its controls. Then freeze them.
             scoring = Scoring(domain, task, settings, settings.repeats, seed, editor, elsewhere)
             outer = Outer(scoring, {"target_student": students["target_student"]}, settings.teacher, settings.finetune, deepspeed)
-            trained, control = train_both(outer, team, training, folder, at)
-            trained_teachers[at] = {**trained.report(), "control": control.fingerprint}
+            trained, controls = train_teachers(outer, team, training, folder, at)
+            trained_teachers[at] = {**trained.report(), "controls": {name: control.fingerprint for name, control in controls.items()}}
             # Every teacher writes as many self-edits per held-out context; all students learn from the same ones.
             held_out = HeldOut(
                 domain,
@@ -71,9 +71,9 @@ def run(settings: Experiment, team: Team) -> Path:
                 editor=editor,
                 retrieval=settings.retrieval,
             )
+            frozen = {"untrained_teacher": settings.teacher} | {name: control.teacher for name, control in controls.items()}
             edits: dict[str, Edits] = {
-                "untrained_teacher": write_edits(team, settings.teacher, held_out, f"{at}/untrained_teacher", journal),
-                "random_selection": write_edits(team, control.teacher, held_out, f"{at}/random_selection", journal),
+                name: write_edits(team, teacher, held_out, f"{at}/{name}", journal) for name, teacher in frozen.items()
             }
             if settings.constants:
                 best, *_ = constants = choose_constant(scoring, settings.constants, students["target_student"], training, at, journal)
@@ -110,11 +110,15 @@ def run(settings: Experiment, team: Team) -> Path:
     return report
 
 
-def train_both(outer: Outer, team: Team, training: Sequence[Context], folder: RunFolder, at: str) -> tuple[Trained, Trained]:
-    """The teacher, and a control that is finetuned on as many candidates, kept by lot."""
+def train_teachers(outer: Outer, team: Team, training: Sequence[Context], folder: RunFolder, at: str) -> tuple[Trained, dict[str, Trained]]:
+    """The teacher and its controls: one that is finetuned on as many candidates, kept by lot, and one that is trained on plain rewards,
+    where the teacher's are net of something.
+    """
     trained = train_teacher(outer, team, training, folder, f"{at}/trained_teacher")
-    by_lot = replace(outer, selection="random", at_most=[len(kept.kept) for kept in trained.selections])
-    return trained, train_teacher(by_lot, team, training, folder, f"{at}/random_selection")
+    controls = {"random_selection": replace(outer, selection="random", at_most=[len(kept.kept) for kept in trained.selections])}
+    if outer.scoring.elsewhere:
+        controls["plain_reward"] = replace(outer, scoring=replace(outer.scoring, elsewhere=None))
+    return trained, {name: train_teacher(control, team, training, folder, f"{at}/{name}") for name, control in controls.items()}
 
 
 def keep_for_good(exchange: Exchange, held_out: HeldOut, edits: Edits, settings: Experiment, journal: Journal) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def tell_checks(checks: Sequence[Check]) -> str:
     """Each check with its value; those not passed with the threshold and the reason."""
     told = []
     for check in checks:
-        text = printable(check.name, 40) + (f" {check.value:.3g}" if check.value is not None else "")
+        text = printable(check.name, 40) + (f" {check.value + 0.0:.3g}" if check.value is not None else "")
         if not check.passed:
             text += " not passed" + (f" (threshold {check.threshold:.3g})" if check.threshold is not None else "")
             text += f": {printable(check.reason, _CELL)}" if check.reason else ""

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from protocol.errors import InvalidInput
 from recipes.base_settings import DataSettings
+from recipes.feedback_rules import FeedbackRules
+from recipes.sandbox import Limits
 
 
 @dataclass
@@ -24,6 +26,10 @@ class NetReward:
     known: DataSettings = field(default_factory=DataSettings)
     known_each: int = 2
 
+    @property
+    def is_weighted(self) -> bool:
+        return bool(self.leakage or self.retention)
+
     def check(self, place: str, prefix: str) -> None:
         """Ranges.
 
@@ -39,6 +45,46 @@ class NetReward:
         if self.retention and not self.known.source:
             raise InvalidInput(
                 f"{place}: {prefix}retention is {self.retention}, but {prefix}known.source is empty; say what the student knows"
+            )
+
+
+@dataclass
+class UseSettings:
+    """Self-edits whose students have been in use. They make a round of their own, before the others.
+
+    Attributes:
+        line: A student's versions, whose self-edits they are; empty leaves use out.
+        feedback: JSONL files of what was said of its answers (`protocol.feedback`).
+        test: A command that looks at each answer that a version gave about what it had learned (`recipes.answer_tests`).
+        limits: Of the command.
+        rules: What a piece of feedback is worth, a test's verdict too.
+        weight: Of the reward from use; the rest is of that from questions, which takes inner loops. With 1 use alone counts.
+        minimum: What is worth less is not kept. A self-edit that nobody spoke of is worth nothing that could be compared.
+    """
+
+    line: str = ""
+    feedback: list[str] = field(default_factory=list)
+    test: list[str] | None = None
+    limits: Limits = field(default_factory=Limits)
+    rules: FeedbackRules = field(default_factory=FeedbackRules)
+    weight: float = 1.0
+    minimum: float = 0.1
+
+    def check(self, place: str, prefix: str) -> None:
+        """Ranges, and that there is something to go by.
+
+        Raises:
+            InvalidInput: Names the key and the value.
+        """
+        if not 0 < self.weight <= 1:
+            raise InvalidInput(f"{place}: {prefix}weight is {self.weight}; it must be in (0, 1]")
+        if not -1 <= self.minimum <= 1:
+            raise InvalidInput(f"{place}: {prefix}minimum is {self.minimum}; rewards are in [-1, 1]")
+        told = bool(self.feedback or self.test)
+        if bool(self.line) != told:
+            raise InvalidInput(
+                f"{place}: {prefix}line is {self.line!r}, {prefix}feedback is {self.feedback} and {prefix}test is {self.test}; "
+                "give a line, and files of feedback about it or a test"
             )
 
 
@@ -61,3 +107,16 @@ class LoopSettings:
     minimum: float | None = None
     give_up_below: float = 0.0
     net: NetReward = field(default_factory=NetReward)
+
+    def check(self, place: str, prefix: str) -> None:
+        """Ranges.
+
+        Raises:
+            InvalidInput: Names the key and the value.
+        """
+        if self.rounds < self.fewest_rounds:
+            raise InvalidInput(f"{place}: {prefix}rounds is {self.rounds}; it must be at least {self.fewest_rounds}")
+
+    @property
+    def fewest_rounds(self) -> int:
+        return 1

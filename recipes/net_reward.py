@@ -57,7 +57,7 @@ class Elsewhere:
 
 def open_elsewhere(net: NetReward, domain: RecipeDomain, contexts: Sequence[Context], seed: int) -> Elsewhere | None:
     """What rewards are net of, if the recipe gives it any weight; names of others come from the contexts' passages."""
-    if not (net.leakage or net.retention):
+    if not net.is_weighted:
         return None
     known, _ = load_data(domain, net.known, "net.known", questions=True) if net.retention else ([], {})
     return Elsewhere(net, domain, known, [context.passage for context in contexts], seed)

@@ -9,7 +9,7 @@ from typing import Literal
 from recipes.base_settings import DataSettings, RecipeSettings, StudentChoice
 from recipes.compare_settings import Compare, Transfer
 from recipes.learning_settings import Continual, TryGate, Watch
-from recipes.loop_settings import LoopSettings
+from recipes.loop_settings import LoopSettings, UseSettings
 from recipes.machine_settings import Bench, Pretrain, Serve
 from recipes.memory import MemorySettings
 from student.settings import RetrievalSettings
@@ -22,15 +22,21 @@ class TrainTeacher(RecipeSettings, LoopSettings):
 
     Attributes:
         next_recipe: The recipe file that adapts a student with it, which the user is pointed to; empty means the domain's tiny one.
+        use: What people made of a student's answers, for a first round. With it `rounds` may be 0.
     """
 
     seed: int = 0
     next_recipe: str = ""
+    use: UseSettings = field(default_factory=UseSettings)
     selection: Literal["best", "random"] = "best"
     contexts: DataSettings = field(default_factory=DataSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     student: StudentChoice = field(default_factory=StudentChoice)
+
+    @property
+    def fewest_rounds(self) -> int:
+        return 0 if self.use.line else 1
 
 
 @dataclass

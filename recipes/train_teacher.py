@@ -21,15 +21,17 @@ from recipes import terminal
 from recipes.base_settings import LOCAL
 from recipes.editor import open_editor
 from recipes.inputs import choose_style, choose_task, load_data, student_models, teacher_models
+from recipes.loop_settings import UseSettings
 from recipes.net_reward import known_elsewhere, open_elsewhere
 from recipes.reliability import describe_reliability
-from recipes.run_folder import RunFolder
+from recipes.run_folder import RunFolder, read_contexts
 from recipes.scoring import Scoring, group_by_context, reliability_of, score_candidates
 from recipes.settings import TrainTeacher
 from recipes.stages import open_student, place_grader, write_candidates
 from recipes.statistics import summarize
 from recipes.team import Team
 from recipes.terminal import console
+from recipes.use_rewards import read_use, record_used, select_used
 from recipes.zero_configs import find_config
 from teacher.finetune import Finetuned, finetune
 from teacher.selection import keep_best, keep_random
@@ -79,7 +81,7 @@ class Trained:
 def run(settings: TrainTeacher, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
-    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True)
+    contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True) if settings.rounds else ([], {})
     elsewhere = open_elsewhere(settings.net, domain, contexts, settings.seed)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
     deepspeed = settings.distributed.deepspeed
@@ -90,11 +92,14 @@ def run(settings: TrainTeacher, team: Team) -> Path:
         editor = open_editor(settings, domain, folder.path)
         scoring = Scoring(domain, task, settings, settings.repeats, settings.seed, editor, elsewhere)
         outer = Outer(scoring, {"student": exchange}, settings.teacher, settings.finetune, deepspeed, settings.selection)
-        trained = train_teacher(outer, team, contexts, folder, "teacher")
+        used = train_on_use(outer, team, settings.use, folder, "teacher") if settings.use.line else Trained(settings.teacher)
+        trained = train_teacher(replace(outer, teacher=used.teacher), team, contexts, folder, "teacher")
+        trained.fingerprint = trained.fingerprint or used.fingerprint
         told = trained.report()
         report = folder.write_report(
             {
                 **told,
+                "use": [summarize(own.rewards) for own in used.selections if own.rewards],
                 "student": exchange.describe().model_dump(),
             }
         )
@@ -114,10 +119,7 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
         batch = contexts_of_round(contexts, number, outer)
         if this_round not in journal.rounds:
             journal.append(RoundRecord(stage=this_round, contexts=tuple(context.id for context in batch)))
-        output = folder.path / stage / f"round-{number}"
-        if this_round in journal.checkpoints and is_whole(output):
-            trained.selections.append(journal.selections[this_round])
-            trained.teacher, trained.fingerprint = load_from(outer.teacher, output), journal.checkpoints[this_round].fingerprint
+        if is_over(trained, folder, this_round):
             continue
         # E step: sample, and have the samples scored
         times = [time.perf_counter()]
@@ -128,35 +130,88 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
         if this_round not in journal.selections:
             at_most = None if outer.at_most is None else outer.at_most[number - 1]
             journal.append(select(outer, batch, candidates, this_round, journal, at_most))
-        times.append(time.perf_counter())
-        selection = journal.selections[this_round]
-        trained.selections.append(selection)
-        kept = [c for c in candidates if c.candidate in selection.kept]
-        if not kept:
-            console.print(f"{this_round}: {tell_why_none(selection, candidates, scoring.loop.minimum)}, so the teacher stays as it is")
-            continue
-        # M step: finetune on what was kept
-        results = finetune_on(outer, team, trained.teacher, kept, batch, this_round, output)
-        trained.teacher, trained.fingerprint = load_from(outer.teacher, output), hash_files(output.glob("*.safetensors"))
-        journal.append(CheckpointRecord(stage=this_round, path=f"{stage}/round-{number}", fingerprint=trained.fingerprint))
-        folder.log_metrics(
-            stage=this_round,
-            candidates=len(candidates),
-            malformed=sum(c.malformed is not None for c in candidates),
-            **({"refused_by_editor": sum(c.refused is not None for c in candidates)} if scoring.editor else {}),
-            kept=len(kept),
-            mean_reward=statistics.fmean(selection.rewards) if selection.rewards else None,
-            reliability=selection.reliability,
-            inner_loops_saved=selection.saved,
-            finetune_loss=statistics.fmean(losses) if (losses := [r.loss for r in results if r.loss is not None]) else None,
-            zero_stage=results[0].zero_stage,
-            trained_elements=results[0].trained_elements,
-            optimizer_elements=[result.optimizer_elements for result in results],
-            **seconds_of(times, ("sampling_seconds", "scoring_seconds", "finetuning_seconds")),
-        )
+        # M step
+        improve(outer, team, trained, batch, candidates, folder, this_round, times)
     if trained.teacher.is_at_endpoint and trained.teacher.adapter:  # as it served each round's for the next to sample
         console.print(f"{stage}: the endpoint serves the trained teacher as {serve_adapter(trained.teacher)}")
     return trained
+
+
+def train_on_use(outer: Outer, team: Team, use: UseSettings, folder: RunFolder, stage: str) -> Trained:
+    """A round whose self-edits need not be sampled: a line's students have learned them, and were used."""
+    scoring = replace(outer.scoring, loop=replace(outer.scoring.loop, minimum=use.minimum))
+    journal, outer, this_round = folder.journal, replace(outer, scoring=scoring), f"{stage}/use"
+    trained = Trained(outer.teacher)
+    if is_over(trained, folder, this_round):
+        return trained
+    times = [time.perf_counter()]
+    if this_round not in journal.selections:
+        used, candidates = record_used(scoring.domain, read_use(use), this_round)
+        contexts = list({one.context.id: one.context for one in used}.values())
+        folder.add_contexts(contexts)
+        if this_round not in journal.rounds:
+            journal.append(RoundRecord(stage=this_round, contexts=tuple(context.id for context in contexts)))
+        journal.append(*(c for c in candidates if (this_round, c.context, c.index) not in journal.candidates))
+        if scoring.editor:
+            candidates = scoring.editor.edit(contexts, candidates, this_round, journal)
+        journal.append(select_used(scoring, outer.students, used, candidates, use.weight, this_round, journal))
+    candidates = [journal.candidates[key] for key in journal.candidates if key[0] == this_round]
+    improve(outer, team, trained, list(read_contexts(folder.path).values()), candidates, folder, this_round, times)
+    return trained
+
+
+def is_over(trained: Trained, folder: RunFolder, this_round: str) -> bool:
+    """Whether a round's finetuning is done; then the teacher goes on from there."""
+    output = folder.path / this_round
+    if this_round not in folder.journal.checkpoints or not is_whole(output):
+        return False
+    trained.selections.append(folder.journal.selections[this_round])
+    trained.teacher, trained.fingerprint = load_from(trained.teacher, output), folder.journal.checkpoints[this_round].fingerprint
+    return True
+
+
+def improve(
+    outer: Outer,
+    team: Team,
+    trained: Trained,
+    contexts: Sequence[Context],
+    candidates: Sequence[CandidateRecord],
+    folder: RunFolder,
+    this_round: str,
+    times: Sequence[float],
+) -> None:
+    """The M step: finetune the teacher on what was kept, if anything was.
+
+    Args:
+        times: When the round's phases began: sampling, if it had that, and scoring.
+    """
+    journal, scoring = folder.journal, outer.scoring
+    times = [*times, time.perf_counter()]
+    selection = journal.selections[this_round]
+    trained.selections.append(selection)
+    kept = [c for c in candidates if c.candidate in selection.kept]
+    if not kept:
+        console.print(f"{this_round}: {tell_why_none(selection, candidates, scoring.loop.minimum)}, so the teacher stays as it is")
+        return
+    output = folder.path / this_round
+    results = finetune_on(outer, team, trained.teacher, kept, contexts, this_round, output)
+    trained.teacher, trained.fingerprint = load_from(trained.teacher, output), hash_files(output.glob("*.safetensors"))
+    journal.append(CheckpointRecord(stage=this_round, path=this_round, fingerprint=trained.fingerprint))
+    folder.log_metrics(
+        stage=this_round,
+        candidates=len(candidates),
+        malformed=sum(c.malformed is not None for c in candidates),
+        **({"refused_by_editor": sum(c.refused is not None for c in candidates)} if scoring.editor else {}),
+        kept=len(kept),
+        mean_reward=statistics.fmean(selection.rewards) if selection.rewards else None,
+        reliability=selection.reliability,
+        inner_loops_saved=selection.saved,
+        finetune_loss=statistics.fmean(losses) if (losses := [r.loss for r in results if r.loss is not None]) else None,
+        zero_stage=results[0].zero_stage,
+        trained_elements=results[0].trained_elements,
+        optimizer_elements=[result.optimizer_elements for result in results],
+        **seconds_of(times, ("sampling_seconds", "scoring_seconds", "finetuning_seconds")[-len(times) :]),
+    )
 
 
 def tell_why_none(selection: SelectionRecord, candidates: Sequence[CandidateRecord], minimum: float | None) -> str:

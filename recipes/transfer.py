@@ -88,8 +88,7 @@ def measure_matrix(
 ) -> Matrix:
     """Accuracy per context, mean over seeds, on the contexts that are `graded`."""
     scores = {
-        student: [measure_conditions([contexts[i] for i in graded], take(one, graded), teachers[-1]) for one in seeds]
-        for student, seeds in tried.items()
+        student: [measure_conditions([contexts[i] for i in graded], take(one, graded)) for one in seeds] for student, seeds in tried.items()
     }
     return {
         name: {student: mean_by_context([own.conditions[name].accuracies for own in seeds]) for student, seeds in scores.items()}

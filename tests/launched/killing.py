@@ -147,7 +147,7 @@ def check_moment(
     finish(go_on_with or processes, folder, words)
     after, twice = count_journaled(folder)
     computed = count_computed(folder)
-    without = (*TIMES, "fingerprint", "control", "key", "request") if go_on_with else TIMES
+    without = (*TIMES, "fingerprint", "controls", "key", "request") if go_on_with else TIMES
     same = figures(report(folder), without) == figures(expected, without)
     told = f"{processes} processes, killed at {moment}: {'was over' if ended is None else f'ended in {ended:.1f} s'}, "
     told += f"{before} of {after} journaled, {computed} computed then, {twice} twice; report {'equal' if same else 'DIFFERS'}"

@@ -3,6 +3,7 @@ import pytest
 from protocol.errors import TutelageError
 from protocol.messages import Change, Context, Outcome, Question
 from recipes.comparison import (
+    BeforeAfter,
     Measured,
     Scores,
     describe,
@@ -32,9 +33,9 @@ WRONG, RIGHT = (Outcome(answer="", correct=False),), (Outcome(answer="", correct
 def test_without_an_effect_the_student_stays_as_it_was() -> None:
     row = [[effect(False, True)], ["training diverged"], [None], [effect(True, None)]]
     measured = measure(row, base=[WRONG, RIGHT, WRONG, RIGHT], contexts=[ADA, BOB, ADA, BOB])
-    assert measured == Measured(
-        [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], gained=1, lost=0, seconds=4.0, trained_tokens=5.0, malformed=1, refused=1, ungraded=1
-    )
+    nothing: list[BeforeAfter] = [None] * 4
+    means = {"gained": 1, "lost": 0, "seconds": 4.0, "trained_tokens": 5.0, "malformed": 1, "refused": 1, "ungraded": 1}
+    assert measured == Measured([1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], **means, leakage=nothing, retention=nothing)  # type: ignore[arg-type]
 
 
 def test_answers_gained_and_lost_are_means_over_repeats() -> None:
@@ -46,9 +47,9 @@ def test_a_contexts_figures_are_means_over_its_candidates() -> None:
     four = [effect(False, True, tokens=12.0), effect(False, False, tokens=4.0), "too long", None]
     two = [effect(True, False, tokens=6.0), effect(True, True, tokens=2.0)]
     measured = measure([four, two], base=[WRONG, RIGHT], contexts=[ADA, BOB])
-    assert measured == Measured(
-        [0.25, 0.5], [0.25, 0.5], gained=0.25, lost=0.5, seconds=8.0, trained_tokens=4.0, malformed=1, refused=1, ungraded=0
-    )
+    nothing: list[BeforeAfter] = [None, None]
+    means = {"gained": 0.25, "lost": 0.5, "seconds": 8.0, "trained_tokens": 4.0, "malformed": 1, "refused": 1, "ungraded": 0}
+    assert measured == Measured([0.25, 0.5], [0.25, 0.5], **means, leakage=nothing, retention=nothing)  # type: ignore[arg-type]
 
 
 def test_a_candidate_without_an_effect_counts_with_the_base_answers() -> None:
@@ -64,9 +65,9 @@ def test_answers_of_every_candidate_and_repeat_may_lack_a_verdict() -> None:
 def test_side_effects_are_those_of_the_first_self_edit_that_was_probed() -> None:
     change = Change(base=WRONG, adapted=(WRONG, RIGHT))
     probed = Effect(change, probes=(change,))
-    scores = measure_conditions([ADA, BOB], Tried([WRONG, WRONG], {"last": [[None, probed, Effect(change)], ["no", None, None]]}), "last")
-    assert scores.leakage == [(0.0, 0.5), None]
-    assert scores.retention == [None, None]
+    scores = measure_conditions([ADA, BOB], Tried([WRONG, WRONG], {"last": [[None, probed, Effect(change)], ["no", None, None]]}))
+    assert scores.conditions["last"].leakage == [(0.0, 0.5), None]
+    assert scores.conditions["last"].retention == [None, None]
     assert scores.refusals == {"last": "no"}
 
 
@@ -83,10 +84,9 @@ def test_the_graders_scores_are_kept_beside_the_verdicts() -> None:
 
 def test_conditions_are_measured_beside_the_untouched_student() -> None:
     rows = {"passage_only": [["too long"], [effect(True, True)]], "teacher": [[effect(False, True)], [effect(True, False)]]}
-    scores = measure_conditions([ADA, BOB], Tried([WRONG, RIGHT], rows), "teacher")
+    scores = measure_conditions([ADA, BOB], Tried([WRONG, RIGHT], rows))
     assert scores.conditions["no_edit"].accuracies == [0.0, 1.0]
     assert (scores.conditions["teacher"].gained, scores.conditions["teacher"].lost) == (1, 1)
-    assert scores.leakage == [None, None]
     assert scores.refusals == {"passage_only": "too long"}
 
 
@@ -117,30 +117,50 @@ def test_what_was_read_and_found_is_told_beside_the_accuracies() -> None:
 def test_a_report_pools_seeds_by_context_and_pairs_differences() -> None:
     def scores(trained: list[float]) -> Scores:
         conditions = {"no_edit": [0.0, 0.0], "untrained_teacher": [0.0, 0.5], "random_selection": [0.0, 0.5], "trained_teacher": trained}
-        leakage = [(0.0, trained[0]), None]
-        return Scores({name: Measured(values, values) for name, values in conditions.items()}, leakage, [None, None])
+        measured = {name: Measured(values, values) for name, values in conditions.items()}
+        measured["trained_teacher"].leakage = [(0.0, trained[0]), None]
+        return Scores(measured)
 
     report = report_scores([scores([0.5, 1.0]), scores([1.0, 1.0])], "trained_teacher")
     assert report["scores"]["trained_teacher"]["mean"] == 0.875
     assert report["differences"]["trained_teacher_minus_untrained_teacher"] == {"mean": 0.625, "low": 0.5, "high": 0.75, "n": 2}
-    assert report["leakage"]["after"] == {"mean": 0.75, "low": 0.75, "high": 0.75, "n": 1}
+    assert report["leakage"]["trained_teacher"]["after"] == {"mean": 0.75, "low": 0.75, "high": 0.75, "n": 1}
     assert "retention" not in report
     told = "\n".join(describe({**report, "left_out": 0}))
     assert "trained teacher minus random selection: +62.5% [+50.0%, +75.0%]" in told
     assert "minus no edit" not in told
-    assert "leakage: 0.0% before an update, 75.0% after" in told
+    assert "leakage: 0.0% before an update; after: trained teacher 75.0%" in told
     assert table("student", report).row_count == 4
+
+
+def test_teachers_are_told_apart_by_their_side_effects_where_intervals_do() -> None:
+    values = [1.0] * 8
+    plain: list[BeforeAfter] = [(0.0, 1.0)] * 7 + [(0.0, 0.0)]
+    net: list[BeforeAfter] = [None, *[(0.0, 0.0)] * 7]
+    kept: list[BeforeAfter] = [(1.0, 0.5)] * 8
+    conditions = {
+        "plain": Measured(values, values, leakage=plain, retention=kept),
+        "net": Measured(values, values, leakage=net, retention=kept),
+    }
+    report = report_scores([Scores({"no_edit": Measured(values, values), **conditions})], "net")
+    assert report["leakage"]["plain"]["after"]["mean"] == 0.875
+    difference = report["leakage_differences"]["net_minus_plain"]
+    assert (difference["mean"], difference["n"]) == (pytest.approx(-6 / 7), 7), "over the contexts on which both are known"
+    told = describe({**report, "left_out": 0})
+    assert "leakage: 0.0% before an update; after: plain 87.5%, net 0.0%" in told
+    assert any(line.startswith("leakage, net minus plain: -85.7% [") for line in told)
+    assert not any(line.startswith("retention, ") for line in told), "no difference is clear"
 
 
 def test_intervals_are_over_groups_of_contexts() -> None:
     conditions = {"no_edit": [0.0, 0.0, 0.0, 0.0], "teacher": [0.0, 1.0, 1.0, 0.0]}
-    leakage = [(0.0, 0.0), None, (0.0, 1.0), (0.0, 0.0)]
-    scores = Scores({name: Measured(values, values) for name, values in conditions.items()}, leakage, [None] * 4)
-    report = report_scores([scores], "teacher", ["a", "b", "b", "a"])
+    measured = {name: Measured(values, values) for name, values in conditions.items()}
+    measured["teacher"].leakage = [(0.0, 0.0), None, (0.0, 1.0), (0.0, 0.0)]
+    report = report_scores([Scores(measured)], "teacher", ["a", "b", "b", "a"])
     grouped = {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 4, "groups": 2}
     assert report["scores"]["teacher"] == report["gain"]["teacher"] == report["answer_scores"]["teacher"] == grouped
     assert report["differences"]["teacher_minus_no_edit"] == report["ranking"][0]["lead"] == grouped
-    assert report["leakage"]["after"] == {"mean": pytest.approx(1 / 3), "low": 0.0, "high": 1.0, "n": 3, "groups": 2}
+    assert report["leakage"]["teacher"]["after"] == {"mean": pytest.approx(1 / 3), "low": 0.0, "high": 1.0, "n": 3, "groups": 2}
     assert "intervals are over groups of contexts, 2 in all" in describe({**report, "left_out": 0})
 
 
