@@ -10,12 +10,14 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, Valida
 
 from protocol.errors import InvalidInput
 from protocol.identity import content_id
-from protocol.messages import PROTOCOL_VERSION, Id, Message, Name, ShortText
+from protocol.messages import PROTOCOL_VERSION, Id, Message, Name, Reason, ShortText
 from protocol.wire import tell_problem
 
 Kind = Literal["rating", "thumb", "click", "seconds", "test"]
 LOWEST_RATING: Final = 1
 HIGHEST_RATING: Final = 5
+MOST_ROWS: Final = 10_000
+"""Of feedback that is sent at once."""
 _LONGEST_ROW: Final = 200_000
 """In bytes, which is more than any valid row has."""
 _MOST_SECONDS: Final = 10**9
@@ -98,6 +100,33 @@ class Feedback(Message):
     def claim(self) -> str:
         """The identity of what it says, whenever it was said: pieces of one id must agree in it."""
         return content_id(self.version, self.context, self.question, self.kind, self.value)
+
+
+class FeedbackBatch(Message):
+    """Feedback that is sent to a service at once."""
+
+    version: Literal[1] = PROTOCOL_VERSION
+    rows: Annotated[tuple[Feedback, ...], Field(max_length=MOST_ROWS)]
+
+
+class RefusedFeedback(Message):
+    """A row of a batch that was not taken: which, counted from 0, and why."""
+
+    row: Annotated[int, Field(ge=0)]
+    reason: Reason
+
+
+class FeedbackReceipt(Message):
+    """What became of a batch, once what was taken is on disk.
+
+    Attributes:
+        taken: How many rows. What was sent before is taken again; it counts once, by its id.
+        refused: The others.
+    """
+
+    version: Literal[1] = PROTOCOL_VERSION
+    taken: Annotated[int, Field(ge=0)]
+    refused: Annotated[tuple[RefusedFeedback, ...], Field(max_length=MOST_ROWS)] = ()
 
 
 @dataclass(frozen=True)

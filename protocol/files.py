@@ -48,6 +48,25 @@ def append(descriptor: int, content: bytes, end: int) -> None:
         raise
 
 
+def drop_torn_line(path: Path) -> int:
+    """Cut off a last line without its end, which a crash in mid-write leaves: it was never confirmed. Returns the file's size in bytes."""
+    with path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            logger.warning("%s ends in a torn line of %d bytes; it is dropped", path, size - end)
+            file.truncate(end)
+            os.fsync(file.fileno())
+    return end
+
+
 def publish_folder(unfinished: Path, path: Path) -> None:
     """Give a finished folder its name once all of it is on disk. What had the name before is gone first."""
     write_manifest(unfinished)

@@ -4,7 +4,6 @@ One JSON record a line, one writer, synced to disk per batch. What stands in it 
 candidates, decisions, rewards and answers, only their places are held in memory.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +14,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from protocol.errors import InvalidInput, TutelageError
-from protocol.files import append, sync
+from protocol.files import append, drop_torn_line, sync
 from protocol.identity import content_id
 from protocol.messages import Answers, Id, Message, Name, Refusal, Reward, Seed, ShortText, VersionCard
 from protocol.spending import Spending
-
-logger = logging.getLogger(__name__)
 
 JOURNAL_VERSION: Final = 1
 
@@ -232,7 +229,7 @@ class Journal:
         self.spending = Spending()
         self._end = 0
         if path.exists():
-            _drop_torn_line(path)
+            drop_torn_line(path)
             for record, length in _read_lines(path):
                 self._remember(record, length)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -328,21 +325,3 @@ def _read_lines(path: Path) -> Iterator[tuple[Record, int]]:
                     "update tutelage, or start a new run with name=..."
                 )
             yield record, len(line)
-
-
-def _drop_torn_line(path: Path) -> None:
-    """A crash in mid-write leaves a last line without its end: cut it off, since it was never confirmed."""
-    with path.open("r+b") as file:
-        size = end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 65536)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            logger.warning("%s ends in a torn line of %d bytes; it is dropped and computed again", path, size - end)
-            file.truncate(end)
-            os.fsync(file.fileno())

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from protocol.feedback import Feedback
+from protocol.feedback import Feedback, FeedbackBatch, FeedbackReceipt
 from protocol.journal import Record
 from protocol.messages import (
     Answers,
@@ -37,6 +37,8 @@ MESSAGES: dict[str, Any] = {
     "results": Results,
     "cancellation": Cancellation,
     "feedback": Feedback,
+    "feedback_batch": FeedbackBatch,
+    "feedback_receipt": FeedbackReceipt,
     "journal_record": Record,
 }
 

@@ -8,6 +8,7 @@ from typing import Final
 from protocol.errors import InvalidInput
 from recipes.inputs import check_local_student, choose_task, load_data
 from recipes.machine_settings import Bench, Pretrain, Serve
+from student.version_history import read_line
 
 SHORTEST_TOKEN: Final = 16
 
@@ -36,9 +37,23 @@ def check_serve(settings: Serve, fetch: bool) -> str:
     token = os.environ.get(settings.token_env, "")
     if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         raise InvalidInput(f"${settings.token_env} is no token: it takes at least {SHORTEST_TOKEN} printable characters without spaces")
+    if settings.line:
+        _check_line(settings)
     if settings.folder:
         return f"serve {settings.student.model} to teachers who use folder:{settings.folder}"
-    return f"serve {settings.student.model} at {settings.host}, port {settings.port}"
+    feedback = f", and take feedback about {settings.line}" if settings.line else ""
+    return f"serve {settings.student.model} at {settings.host}, port {settings.port}{feedback}"
+
+
+def _check_line(settings: Serve) -> None:
+    if settings.folder:
+        raise InvalidInput(
+            f"line is {settings.line!r} and folder is {settings.folder!r}, but feedback comes over HTTP alone; leave one out"
+        )
+    try:
+        read_line(Path(settings.line))
+    except InvalidInput as error:
+        raise InvalidInput(f"line is {settings.line!r}: {error}") from error
 
 
 def check_bench(settings: Bench, fetch: bool) -> str:

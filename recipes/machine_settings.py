@@ -89,6 +89,7 @@ class Serve(RecipeSettings):
         max_answers: A request that asks for more of them, questions times seeds, is refused.
         max_waiting: Requests that may wait; more are told to come back later.
         gather_seconds: For so long a request that comes alone waits for others to be trained with.
+        line: A line of versions whose answers are in use: feedback about them is taken too.
     """
 
     student: StudentSettings = field(default_factory=StudentSettings)
@@ -103,3 +104,4 @@ class Serve(RecipeSettings):
     max_answers: int = 10_000
     max_waiting: int = 10_000
     gather_seconds: float = 0.05
+    line: str = ""

@@ -202,9 +202,10 @@ _DECIDE_NOTHING = {
     *(f"judge.{name}" for name in ("batch_size", "timeout", "retries", "cache", "max_missing")),
     "distributed.join_seconds",
     *("inbox", "every", "window", "once", "settle_seconds", "max_mb"),
-    *(item.name for item in fields(Serve) if item.name not in ("student", *(item.name for item in fields(RecipeSettings)))),
 }
 """Settings that may change while a run goes on: no figure depends on them."""
+_OF_SERVICES = {item.name for item in fields(Serve)} - {item.name for item in fields(RecipeSettings)} - {"student"}
+"""The same, of a service: `watch` has a `line` that may not change."""
 
 
 def decides_nothing(key: str) -> bool:
@@ -217,7 +218,8 @@ def decides_nothing(key: str) -> bool:
 def _refuse_changes(recipe: Path, settings: RecipeSettings) -> None:
     old = _flat(OmegaConf.to_container(OmegaConf.load(recipe)))
     new = _flat(OmegaConf.to_container(OmegaConf.structured(settings)))
-    changed = sorted(key for key in old.keys() | new.keys() if not decides_nothing(key) and old.get(key) != new.get(key))
+    free = _OF_SERVICES if isinstance(settings, Serve) else set[str]()
+    changed = sorted(key for key in (old.keys() | new.keys()) - free if not decides_nothing(key) and old.get(key) != new.get(key))
     if "recipe" in changed:
         changed = ["recipe"]
     if changed:

@@ -22,11 +22,13 @@ from recipes.stopping import stopping
 from recipes.team import Team
 from recipes.terminal import console, note
 from student.deaths import Deaths
+from student.feedback_desk import FeedbackDesk
 from student.folder_desk import FolderDesk
 from student.queue import Counts, Queue
 from student.serving import Desk, serve
 
 DEATHS: Final = "answering.json"
+FEEDBACK: Final = "feedback.jsonl"
 _TELL_SECONDS: Final = 5.0
 """At most so often the terminal is told of rewards and answers."""
 
@@ -50,11 +52,14 @@ def serve_http(settings: Serve, student: SharedStudent, folder: RunFolder, outli
     if settings.host not in ("127.0.0.1", "::1", "localhost") and settings.tls_certificate is None:
         note(f"host is {settings.host}, and without tls_certificate and tls_key the token can be read on its way; give both")
     queue = Queue(student.describe(), folder.journal, settings.max_waiting, settings.max_answers, settings.gather_seconds)
-    app = create_app(queue, token, settings.max_body_mb * 2**20)
+    feedback = FeedbackDesk(folder.path / FEEDBACK, Path(settings.line)) if settings.line else None
+    app = create_app(queue, token, settings.max_body_mb * 2**20, feedback)
     with listening(app, settings.host, settings.port, settings.tls_certificate, settings.tls_key) as address, stopping(queue.stop):
         if stand := len(folder.journal.results):
             console.print(f"going on from its journal, in which {stand} rewards stand")
         console.print(f"{told}\nserving at {address}: student.exchange={address} · Ctrl-C stops")
+        if feedback:
+            console.print(f"feedback about {settings.line} is kept in {folder.path / FEEDBACK}")
         serve(student, Telling(queue), Deaths(folder.path / DEATHS), outlives)
         console.print(f"stopping; {queue.size} requests have no answer yet, and are submitted again by whoever waits for them")
     console.print(f"answered: {describe_counts(queue.counts)}")

@@ -25,9 +25,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from protocol.errors import InvalidInput, TutelageError
+from protocol.feedback import FeedbackBatch, FeedbackReceipt
 from protocol.messages import PROTOCOL_VERSION, StudentCard
 from protocol.schema import component_schemas
 from protocol.wire import API, Cancellation, Problem, Results, Submission, Wanted, tell_problem
+from student.feedback_desk import FeedbackDesk, NotKept
 from student.guard import Guard, Impatient, problem
 from student.queue import Queue, QueueFull
 
@@ -41,6 +43,10 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     413: {"model": Problem, "description": "More than the service takes at once"},
     422: {"model": Problem, "description": "Not the protocol's message"},
     429: {"model": Problem, "description": "Too much waits; Retry-After says for how long"},
+}
+_FEEDBACK_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"model": Problem, "description": "It takes no feedback"},
+    503: {"model": Problem, "description": "It could not be kept; send it again"},
 }
 _BEARER: Final = [Depends(HTTPBearer(auto_error=False))]
 """For the document alone: the guard has looked at the token."""
@@ -95,12 +101,13 @@ async def _read(request: Request, kind: type[M]) -> M:
     return await run_in_threadpool(kind.model_validate_json, await request.body())
 
 
-def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
+def create_app(queue: Queue, token: str, max_body: int, feedback: FeedbackDesk | None = None) -> FastAPI:
     """The service of a student whose work waits in a queue.
 
     Args:
         token: What `Authorization: Bearer` must bring, for everything but health and readiness.
         max_body: In bytes.
+        feedback: Who takes feedback from use; without, it is refused.
     """
     app = FastAPI(
         title="tutelage student",
@@ -111,6 +118,7 @@ def create_app(queue: Queue, token: str, max_body: int) -> FastAPI:
         redoc_url=None,
     )
     _offer_work(app, queue)
+    _offer_feedback(app, feedback)
     _offer_figures(app, queue)
     _tell_problems(app)
 
@@ -163,6 +171,18 @@ def _offer_work(app: FastAPI, queue: Queue) -> None:
         return Response(status_code=204)
 
 
+def _offer_feedback(app: FastAPI, desk: FeedbackDesk | None) -> None:
+    told: dict[str, Any] = {"dependencies": _BEARER, "responses": _PROBLEMS | _FEEDBACK_PROBLEMS}
+
+    @app.post(f"{API}/feedback", response_model=FeedbackReceipt, openapi_extra=_takes(FeedbackBatch), **told)
+    async def feedback(request: Request) -> Response:
+        """What people, clicks or tests say of a version's answers. Sent again, it counts once."""
+        if desk is None:
+            raise HTTPException(404, "this service takes no feedback, since it was started without line; set line to a line of versions")
+        receipt = await run_in_threadpool(desk.take, await _read(request, FeedbackBatch))
+        return Response(receipt.model_dump_json(), media_type="application/json")
+
+
 def _offer_figures(app: FastAPI, queue: Queue) -> None:
     registry = CollectorRegistry()
     registry.register(QueueMetrics(queue))
@@ -191,6 +211,10 @@ def _tell_problems(app: FastAPI) -> None:
     @app.exception_handler(QueueFull)
     async def full(request: Request, error: QueueFull) -> JSONResponse:
         return problem(429, str(error), {"Retry-After": str(int(error.retry_after))})
+
+    @app.exception_handler(NotKept)
+    async def not_kept(request: Request, error: NotKept) -> JSONResponse:
+        return problem(503, str(error))
 
     @app.exception_handler(InvalidInput)
     async def strange(request: Request, error: InvalidInput) -> JSONResponse:

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 from scripted import CARD, TASK, ScriptedStudent
 from small_disk import mounted
+from versioned import add, attempt
 
 from protocol.errors import TutelageError
+from protocol.feedback import Feedback, FeedbackBatch
 from protocol.journal import CandidateRecord, Journal
 from protocol.messages import Context, RewardRequest, SelfEdit
 from protocol.wire import Submission
 from student.deaths import Deaths
+from student.feedback_desk import FeedbackDesk, NotKept
 from student.queue import Queue
 from student.serving import serve
+from student.versions import Line
 
 ROOT = Path(__file__).parents[1]
 WORDS = (
@@ -86,3 +90,18 @@ def test_a_service_whose_disk_is_full_ends_and_goes_on_with_room_made(small_disk
     assert {result.request for result in queue.results([request.id for request in requests]).done} == answered
     queue.submit(Submission(rewards=tuple(requests)))
     assert queue.size == 40 - len(answered)
+
+
+def test_feedback_that_does_not_fit_leaves_the_file_as_it_was(small_disk: Path, tmp_path: Path) -> None:
+    with Line(tmp_path / "line") as line:
+        version = add(line, attempt(1)).fingerprint
+    path = small_disk / "feedback.jsonl"
+    desk = FeedbackDesk(path, tmp_path / "line")
+    row = Feedback(version=version, context="c" * 32, question="x" * 10_000, kind="thumb", value=True, time=1_900_000_000)
+    assert desk.take(FeedbackBatch(rows=(row,))).taken == 1
+    before = path.read_bytes()
+    with pytest.raises(NotKept, match=r"nothing was kept.*No space left on device.*make room, and send it again"):
+        desk.take(FeedbackBatch(rows=(row,) * 200))
+    assert path.read_bytes() == before
+    assert desk.take(FeedbackBatch(rows=(row,) * 50)).taken == 50
+    assert path.read_bytes() == before * 51

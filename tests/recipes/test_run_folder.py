@@ -7,6 +7,8 @@ from protocol.errors import InvalidInput
 from protocol.messages import Context
 from recipes.base_settings import DataSettings
 from recipes.graders.settings import JudgeSettings
+from recipes.learning_settings import Watch
+from recipes.machine_settings import Serve
 from recipes.run_folder import RunFolder, check_run_folder, read_contexts
 from recipes.settings import AdaptStudent
 from recipes.team import Team
@@ -51,6 +53,18 @@ def test_settings_that_decide_no_figure_may_change(tmp_path: Path) -> None:
     check_run_folder(settings(tmp_path, judge=JudgeSettings(max_missing=0.5, retries=9, cache="elsewhere")))
     with pytest.raises(InvalidInput, match=r"judge\.model was '', is now 'gpt'"):
         check_run_folder(settings(tmp_path, judge=JudgeSettings(model="gpt")))
+
+
+def test_a_service_may_take_up_a_line_and_a_student_that_keeps_learning_may_not_change_its_own(tmp_path: Path) -> None:
+    told = {"name": "mine", "runs": str(tmp_path)}
+    with RunFolder(Serve(recipe="serve", **told), {}, {}, Team()):
+        pass
+    check_run_folder(Serve(recipe="serve", **told, line="elsewhere", port=1))
+    told["name"] = "watched"
+    with RunFolder(Watch(recipe="watch", **told), {}, {}, Team()):
+        pass
+    with pytest.raises(InvalidInput, match="line was '', is now 'elsewhere'"):
+        check_run_folder(Watch(recipe="watch", **told, line="elsewhere"))
 
 
 def test_other_data_or_weights_under_the_same_recipe_are_refused(tmp_path: Path) -> None:

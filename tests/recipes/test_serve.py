@@ -6,9 +6,11 @@ from scripted import TASK, ScriptedStudent
 
 from protocol.messages import CommitRequest, Context, Lesson, RewardRequest, SelfEdit
 from protocol.wire import Result, Submission
+from recipes.cli import main
 from recipes.serve import Telling
 from student.deaths import Deaths
 from student.serving import serve
+from student.versions import Line
 
 
 class Desk:
@@ -43,3 +45,27 @@ def test_the_terminal_is_told_of_rewards_now_and_then_and_of_lasting_updates_at_
     monkeypatch.setattr("recipes.serve._TELL_SECONDS", 1000.0)
     serve(ScriptedStudent(lambda request: 0.5), Telling(Desk([Submission(rewards=tuple(rewards))])), Deaths(tmp_path / "deaths"))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["line=nowhere"], "line is 'nowhere': nowhere is no line of versions (it has no versions.jsonl); give the folder in which"),
+        (["line=LINE", "folder=shared"], "line is 'LINE' and folder is 'shared', but feedback comes over HTTP alone; leave one out"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_refused_before_anything_is_made(
+    tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Line(tmp_path / "line").close()
+    line = str(tmp_path / "line")
+    given = [word.replace("LINE", line) for word in words]
+    assert main(["serve", "recipes/serve.yaml", f"runs={tmp_path}/runs", *given]) == 2
+    assert message.replace("LINE", line) in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_says_about_which_line_feedback_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Line(tmp_path / "line").close()
+    assert main(["serve", "recipes/serve.yaml", f"runs={tmp_path}/runs", f"line={tmp_path}/line", "--dry-run"]) == 0
+    assert f"port 8400, and take feedback about {tmp_path}/line" in capsys.readouterr().out.replace("\n", " ")

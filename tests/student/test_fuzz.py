@@ -19,18 +19,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 from scripted import CARD, TASK, ScriptedStudent
+from versioned import add, attempt
 
 from protocol.errors import MalformedEdit
+from protocol.feedback import read_feedback
+from protocol.identity import content_id
 from protocol.journal import Journal
 from protocol.messages import Context, Demonstration, Example, Question, RewardRequest, SelfEdit, Update
 from recipes.domains import DOMAINS
 from recipes.graders import GRADERS
 from student.deaths import Deaths
+from student.feedback_desk import FeedbackDesk
 from student.queue import Queue
 from student.service import create_app, listening
 from student.serving import serve
 from student.settings import StudentSettings
 from student.student import Student
+from student.versions import Line
 
 COUNT: Final = int(os.environ.get("TUTELAGE_FUZZ", "40"))
 TOKEN: Final = "a-token-of-twenty-chars"
@@ -44,28 +49,37 @@ JSON = st.recursive(
 GOOD = json.loads(RewardRequest(task=TASK, context=Context(title="a"), edit=SelfEdit(), seeds=(1,)).model_dump_json())
 KEYS = st.sampled_from(["task", "context", "edit", "seeds", "probes", "version", "magic"])
 NEARLY = st.dictionaries(KEYS, JSON, max_size=3).map(lambda changes: json.dumps({"rewards": [{**GOOD, **changes}]}).encode())
-BODIES = st.binary(max_size=2000) | JSON.map(lambda value: json.dumps(value).encode(errors="replace")) | NEARLY
+LEARNED = attempt(1)
+FINGERPRINT = content_id("fingerprint", LEARNED.request)
+USED = {"version": FINGERPRINT, "context": "c" * 32, "question": "What?", "kind": "rating", "value": 4, "time": 1_900_000_000}
+ROWS = st.lists(st.dictionaries(st.sampled_from([*USED, "answered", "id", "protocol"]), JSON, max_size=2), max_size=3)
+NEARLY_USED = ROWS.map(lambda rows: json.dumps({"rows": [{**USED, **changes} for changes in rows]}).encode())
+BODIES = st.binary(max_size=2000) | JSON.map(lambda value: json.dumps(value).encode(errors="replace")) | NEARLY | NEARLY_USED
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.Client, Any]]:
     folder = tmp_path_factory.mktemp("service")
     queue = Queue(CARD, Journal(folder / "journal.jsonl"), most=100_000, gather=0.0)
-    app = create_app(queue, TOKEN, 1_000_000)
+    with Line(folder / "line") as line:
+        assert add(line, LEARNED).fingerprint == FINGERPRINT
+    app = create_app(queue, TOKEN, 1_000_000, FeedbackDesk(folder / "feedback.jsonl", folder / "line"))
     work = threading.Thread(target=serve, args=(ScriptedStudent(lambda request: 0.5), queue, Deaths(folder / "deaths")))
     work.start()
+    (folder / "feedback.jsonl").touch()
     with listening(app, "127.0.0.1", 0) as url, httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         yield client, app
         assert work.is_alive()
         queue.stop()
         work.join()
+    assert all(row.feedback.version == FINGERPRINT for row in read_feedback(folder / "feedback.jsonl"))
 
 
 def test_any_body_is_answered_at_once_and_never_by_a_crash(service: tuple[httpx2.Client, Any]) -> None:
     client, _ = service
 
     @FUZZ
-    @given(path=st.sampled_from(["submissions", "results", "cancel"]), body=BODIES)
+    @given(path=st.sampled_from(["submissions", "results", "cancel", "feedback"]), body=BODIES)
     def throw(path: str, body: bytes) -> None:
         started = time.perf_counter()
         answer = client.post(f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})

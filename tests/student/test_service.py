@@ -7,25 +7,34 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from cable import Cable
+from pydantic import ValidationError
 from scripted import CARD, TASK, ScriptedStudent
+from versioned import add, attempt
 
 from protocol.errors import InnerLoopFailed, InvalidInput, TutelageError
+from protocol.feedback import FeedbackBatch, read_feedback
 from protocol.http_transport import HttpTransport
 from protocol.journal import Journal
 from protocol.messages import AskRequest, CommitRequest, Context, Lesson, Reward, RewardRequest, SelfEdit, measurement_key
 from protocol.remote import RemoteExchange
 from protocol.schema import MESSAGES, json_schema
 from protocol.wire import Submission, Wanted
+from recipes.feedback import Taught, UsedVersion, UseReward, reward_use
+from recipes.feedback_rules import FeedbackRules
 from student.deaths import Deaths
+from student.feedback_desk import FeedbackDesk
 from student.queue import Queue
 from student.service import create_app, listening
 from student.serving import serve
+from student.version_records import VersionRecord
+from student.versions import Line
 
 TOKEN = "a-token-of-twenty-chars"
 LARGEST = 100_000
@@ -38,10 +47,11 @@ def request(title: str) -> RewardRequest:
 class Service:
     """A scripted student that serves; it answers from `go` on."""
 
-    def __init__(self, folder: Path, most: int = 1000):
+    def __init__(self, folder: Path, most: int = 1000, line: Path | None = None):
         self.student = ScriptedStudent(lambda request: 0.5)
         self.queue = Queue(CARD, Journal(folder / "journal.jsonl"), most, gather=0.0)
-        self._listening = listening(create_app(self.queue, TOKEN, LARGEST), "127.0.0.1", 0)
+        desk = FeedbackDesk(folder / "feedback.jsonl", line) if line else None
+        self._listening = listening(create_app(self.queue, TOKEN, LARGEST, desk), "127.0.0.1", 0)
         self.url = self._listening.__enter__()
         self._work = threading.Thread(target=serve, args=(self.student, self.queue, Deaths(folder / "deaths")))
 
@@ -129,6 +139,7 @@ CALLS = (
     ("POST", "/v1/submissions"),
     ("POST", "/v1/results"),
     ("POST", "/v1/cancel"),
+    ("POST", "/v1/feedback"),
     ("GET", "/metrics"),
     ("GET", "/openapi.json"),
     ("GET", "/nowhere"),
@@ -320,13 +331,94 @@ def test_metrics_count_what_was_done(service: Service) -> None:
 def test_the_document_has_the_protocols_schemas(service: Service) -> None:
     document = service.call("GET", "/openapi.json").json()
     schemas = document["components"]["schemas"]
-    assert {path for path in document["paths"]} == {path for _, path in CALLS[:5]} | {"/healthz", "/readyz"}
+    assert {path for path in document["paths"]} == {path for _, path in CALLS[:6]} | {"/healthz", "/readyz"}
     for name, message in MESSAGES.items():
         if name != "journal_record":
             ours = json.loads(json.dumps(json_schema(name)).replace("#/$defs/", "#/components/schemas/"))
             parts = {message.__name__: ours, **ours.pop("$defs", {})}
             del ours["$schema"]
             assert {part: schemas[part] for part in parts} == parts
+
+
+@pytest.fixture
+def used(tmp_path: Path) -> Iterator[tuple[Service, VersionRecord]]:
+    """A service that takes feedback about a line of one version."""
+    with Line(tmp_path / "line") as line:
+        version = add(line, attempt(1))
+    made = Service(tmp_path, line=tmp_path / "line")
+    yield made, version
+    made.close()
+
+
+def rated(about: VersionRecord, value: object, **changes: object) -> dict[str, object]:
+    row = {"version": about.fingerprint, "context": about.lessons[0].context, "question": "What?", "kind": "rating", "value": value}
+    return {**row, "time": "2030-01-01T00:00:00Z", **changes}
+
+
+def test_what_users_say_becomes_the_reward_of_what_was_learned(used: tuple[Service, VersionRecord], tmp_path: Path) -> None:
+    service, version = used
+    sent = {"rows": [rated(version, 5, id="visit-1"), rated(version, 4, id="visit-2"), rated(version, 1, version="f" * 32)]}
+    answer = service.call("POST", "/v1/feedback", sent)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["taken"], [refused["row"] for refused in told["refused"]]) == (2, [2])
+    assert "tutelage versions LINE --json" in told["refused"][0]["reason"]
+    assert service.call("POST", "/v1/feedback", sent).json() == told
+    (lesson,) = version.lessons
+    learned = UsedVersion(version.fingerprint, 1.0, [Taught(lesson.context, lesson.edit.id, ["What?"])])
+    use = reward_use(read_feedback(tmp_path / "feedback.jsonl"), [learned], FeedbackRules(shrink=0), now=time.time())
+    assert use.rewards[lesson.context, lesson.edit.id] == UseReward(value=0.75, questions=1, pieces=2)
+    assert (use.counted, use.repeated) == (2, 2)
+
+
+def test_one_malformed_row_refuses_all_feedback_that_came_with_it(used: tuple[Service, VersionRecord], tmp_path: Path) -> None:
+    service, version = used
+    for row, detail in (
+        (rated(version, 6), "rows.1.value: Value error, it is 6; a rating is a number from 1 to 5"),
+        (rated(version, 5, time="yesterday"), "rows.1.time: Value error, it is 'yesterday'; give UTC"),
+        (rated(version, 5, user="Ada"), "rows.1.user: Extra inputs are not permitted"),
+        (rated(version, 5, version="../.."), "rows.1.version: String should match pattern"),
+    ):
+        answer = service.call("POST", "/v1/feedback", {"rows": [rated(version, 5), row]})
+        assert (answer.status_code, answer.json()["detail"].startswith(detail)) == (422, True), answer.text
+    assert service.call("POST", "/v1/feedback", b'{"rows":[' + b"{}," * 20_000 + b"{}]}").status_code == 422
+    assert not (tmp_path / "feedback.jsonl").exists()
+
+
+def test_more_feedback_than_goes_in_one_batch_is_refused(used: tuple[Service, VersionRecord]) -> None:
+    service, version = used
+    answer = service.call("POST", "/v1/feedback", {"rows": [rated(version, 5)] * 600})
+    assert (answer.status_code, "the body is larger than 100000 bytes" in answer.text) == (413, True)
+    with pytest.raises(ValidationError, match="at most 10000 items"):
+        FeedbackBatch.model_validate({"rows": [rated(version, 5)] * 10_001})
+
+
+def test_a_service_without_a_line_takes_no_feedback_and_says_how_it_would(service: Service) -> None:
+    answer = service.call("POST", "/v1/feedback", {"rows": []})
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "this service takes no feedback, since it was started without line; set line to a line of versions"
+
+
+def test_feedback_that_cannot_be_kept_is_to_be_sent_again(used: tuple[Service, VersionRecord], tmp_path: Path) -> None:
+    service, version = used
+    (tmp_path / "feedback.jsonl").mkdir()
+    answer = service.call("POST", "/v1/feedback", {"rows": [rated(version, 5)]})
+    assert (answer.status_code, "feedback.jsonl cannot be written (Is a directory)" in answer.json()["detail"]) == (503, True)
+    (tmp_path / "feedback.jsonl").rmdir()
+    assert service.call("POST", "/v1/feedback", {"rows": [rated(version, 5)]}).json()["taken"] == 1
+
+
+def test_feedback_from_many_clients_tears_no_line_and_holds_no_training_up(used: tuple[Service, VersionRecord], tmp_path: Path) -> None:
+    service, version = used
+    with ThreadPoolExecutor(16) as clients:
+        sent = [{"rows": [rated(version, 5, id=f"{client}-{row}") for row in range(20)]} for client in range(16)]
+        answers = clients.map(lambda body: service.call("POST", "/v1/feedback", body), sent)
+        service.go()
+        exchange = service.exchange()
+        exchange.submit([request("a")])
+        assert len(list(exchange.completed())) == 1
+        assert [answer.json()["taken"] for answer in answers] == [20] * 16
+    assert len({row.feedback.id for row in read_feedback(tmp_path / "feedback.jsonl")}) == 320
 
 
 def test_an_address_that_is_taken_is_refused_with_the_remedy(service: Service) -> None:
