@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Final
 
 from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.identity import content_id, derive_seed
@@ -12,14 +14,15 @@ from student.inner_loop import check_prompts
 from student.keeping import Learned
 from student.learner import Learner, load, save
 from student.settings import KeepingSettings
-from student.version_answers import write_answers
+from student.version_answers import AnswerRow, write_answers
 from student.version_contexts import keep_contexts, read_contexts
 from student.version_history import History
-from student.version_records import Attempt, Check, LearnedLesson, RefusedRecord, VersionRecord
+from student.version_records import Attempt, LearnedLesson, RefusedRecord, VersionRecord
 from student.versions import Line
 
 Judge = Callable[[Learned, Learned, Sequence[Lesson]], Verdict]
 """What it finds of a student before and after an update, and of the lessons that it was made of."""
+_NOT_JUDGED: Final = Verdict((), ())
 
 
 def request_id(lessons: Sequence[Lesson]) -> str:
@@ -65,7 +68,7 @@ def update(
         return known
     before = restore(learner, line, line.current)
     after, verdict, why = _learn(learner, before, lessons, gate, derive_seed(seed, "update", request))
-    attempt = _attempt(lessons, learner.settings, recipe, verdict.checks, time.perf_counter() - started)
+    attempt = _attempt(lessons, learner.settings, recipe, verdict, time.perf_counter() - started)
     keep_contexts(line.path, [lesson.context for lesson in lessons])
     if why:
         return line.refuse(attempt, why)
@@ -92,12 +95,26 @@ def _learn(learner: Learner, before: Learned, lessons: Sequence[Lesson], gate: J
             raise after
         verdict = gate(before, after, lessons)
     except InnerLoopFailed as error:
-        return before, Verdict((), ()), str(error)
+        return before, _NOT_JUDGED, str(error)
     return after, verdict, "; ".join(f"{check.name}: {check.reason}" for check in verdict.checks if not check.passed)
 
 
 def _attempt(
-    lessons: Sequence[Lesson], settings: KeepingSettings, recipe: str, checks: tuple[Check, ...] = (), seconds: float = 0.0
+    lessons: Sequence[Lesson], settings: KeepingSettings, recipe: str, verdict: Verdict = _NOT_JUDGED, seconds: float = 0.0
 ) -> Attempt:
-    learned = tuple(LearnedLesson(context=own.context.id, title=own.context.label, edit=own.edit) for own in lessons)
-    return Attempt(request=request_id(lessons), lessons=learned, strategy=settings.name, recipe=recipe, checks=checks, seconds=seconds)
+    return Attempt(
+        request=request_id(lessons),
+        lessons=tuple(LearnedLesson(context=own.context.id, title=own.context.label, edit=own.edit) for own in lessons),
+        strategy=settings.name,
+        recipe=recipe,
+        rewards=tuple(_gain(own.context.id, verdict.answers) for own in lessons),
+        checks=verdict.checks,
+        seconds=seconds,
+    )
+
+
+def _gain(context: str, answers: Sequence[AnswerRow]) -> float | None:
+    """How much more often than before a context's own questions are answered rightly; None if none was asked, or has a verdict."""
+    own = [row for row in answers if (row.context, row.why) == (context, "own")]
+    changes = [float(row.correct) - row.correct_before for row in own if row.correct is not None and row.correct_before is not None]
+    return fmean(changes) if changes else None

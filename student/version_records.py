@@ -50,7 +50,8 @@ class Attempt(Message):
     Attributes:
         request: Id of what was asked for.
         recipe: Content id of the settings it was made with.
-        rewards: One per lesson, None where it has none; or none at all.
+        rewards: One per lesson: how much more often than before its context's questions are answered rightly, None where that is not known;
+            or none at all.
         seconds: Wall time of training, asking and checking.
     """
 
