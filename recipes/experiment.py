@@ -18,6 +18,7 @@ from recipes.conditions import Edits, HeldOut, Tried, tell_answers, try_conditio
 from recipes.constants import choose_constant
 from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.m_step import Outer, Trained
 from recipes.net_reward import known_elsewhere, open_elsewhere
 from recipes.pictures import save_pictures
 from recipes.run_folder import RunFolder
@@ -26,7 +27,7 @@ from recipes.settings import Experiment
 from recipes.stages import commit, open_student, place_grader
 from recipes.team import Team
 from recipes.terminal import console
-from recipes.train_teacher import Outer, Trained, next_step, train_teacher
+from recipes.train_teacher import next_step, train_teacher
 
 
 def run(settings: Experiment, team: Team) -> Path:

@@ -19,6 +19,7 @@ from recipes.comparison import find_graded, measure_conditions, take
 from recipes.conditions import HeldOut, Tried, try_conditions, write_edits
 from recipes.editor import open_editor
 from recipes.inputs import choose_task, load_data, student_models, teacher_models
+from recipes.m_step import Outer
 from recipes.net_reward import known_elsewhere, open_elsewhere
 from recipes.plots import draw_matrix
 from recipes.run_folder import RunFolder
@@ -27,7 +28,7 @@ from recipes.stages import open_student, place_grader
 from recipes.statistics import Groups, Summary, mean_by_context, ratio, summarize
 from recipes.team import Team
 from recipes.terminal import console
-from recipes.train_teacher import Outer, train_teacher
+from recipes.train_teacher import train_teacher
 from teacher.settings import TeacherSettings
 
 Matrix = Mapping[str, Mapping[str, Sequence[float]]]

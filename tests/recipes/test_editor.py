@@ -26,12 +26,12 @@ from recipes.editor_settings import EditorSettings
 from recipes.graders.settings import JudgeSettings
 from recipes.graders.wording import Claim, Missing, Verdict
 from recipes.loop_settings import LoopSettings
+from recipes.m_step import tell_why_none
 from recipes.run_folder import check_run_folder
 from recipes.scoring import Scoring, score_candidates
 from recipes.settings import TrainTeacher
 from recipes.stages import write_candidates
 from recipes.team import Team
-from recipes.train_teacher import tell_why_none
 from teacher.settings import TeacherSettings
 
 ROOT = Path(__file__).resolve().parents[2]

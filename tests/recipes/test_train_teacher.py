@@ -17,8 +17,9 @@ from protocol.messages import (
 from recipes.candidates import record_candidate
 from recipes.domains import DOMAINS
 from recipes.loop_settings import LoopSettings
+from recipes.m_step import Outer, Trained, tell_why_none
 from recipes.scoring import Scoring
-from recipes.train_teacher import Outer, Trained, next_step, select, tell_why_none
+from recipes.train_teacher import next_step, select
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 

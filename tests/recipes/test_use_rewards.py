@@ -189,7 +189,7 @@ def test_a_teacher_is_trained_on_what_was_liked_and_goes_on_where_it_was_stopped
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("recipes.train_teacher.finetune_on", crash)
+        patch.setattr("recipes.m_step.finetune_on", crash)
         assert main(run) != 0
     say(settings, (second, ADA, "What does Ada play?", True))  # too late: it is chosen
     assert main(run) == 0
