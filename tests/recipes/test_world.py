@@ -1,3 +1,4 @@
+import json
 import random
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -82,3 +83,9 @@ def test_the_shipped_models_carry_these_tokenizers_and_are_small() -> None:
         assert shipped.get_vocab() == build_tokenizer(split).get_vocab()
         assert shipped.tokenize(world.SPLITS["held_out"][0]) == build_tokenizer(split).tokenize(world.SPLITS["held_out"][0])
     assert sum(path.stat().st_size for folder in splits for path in (MODELS / folder).iterdir()) <= 10_500_000
+
+
+def test_texts_of_another_model_speak_of_none_whom_tiny_students_know() -> None:
+    texts = [json.loads(line) for line in (MODELS.parent / "others_texts.jsonl").read_text().splitlines()]
+    known = [name for name in world.SPLITS["population"] if any(name in text for text in texts)]
+    assert len(texts) == 512 and not known
