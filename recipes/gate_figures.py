@@ -80,18 +80,23 @@ def table(title: str, report: Mapping[str, Any]) -> Table:
     """The table a user sees."""
     grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     grid.add_column("self-edits", no_wrap=True)
-    for heading in ("learned", "refused", "harmful, refused", "harmless and useful, refused", "gain", "false", "lost", "leaked"):
-        grid.add_column(heading, justify="right")
+    for heading in ("refused", "of harmful", "of good", "gain", "false", "lost", "leaked"):
+        grid.add_column(heading, justify="right", no_wrap=True)
     for name, row in [*report["kinds"].items(), ("all", report)]:
         harm = [f"{row['harm'][key]:+.1%}" if row["harm"] else "" for key in ("gain", "falsehood", "retention", "leakage")]
         shares = [_cell(row["harmful_refused"]), _cell(row["good_refused"])]
-        grid.add_row(name.replace("_", " "), str(row["learned"]), str(row["refused"]), *shares, *harm)
+        grid.add_row(name.replace("_", " "), f"{row['refused']}/{row['learned']}", *shares, *harm)
     return grid
 
 
 def _cell(summary: Summary | None) -> str:
-    """How many of how many, and for larger numbers the share with its interval."""
-    if not summary:
-        return ""
-    share = f"{summary['mean']:.1%} ({100 * summary['low']:.0f}-{100 * summary['high']:.0f}%) " if summary["n"] >= 30 else ""
-    return f"{share}{round(summary['mean'] * summary['n'])} of {summary['n']}"
+    """How many of how many."""
+    return f"{round(summary['mean'] * summary['n'])}/{summary['n']}" if summary else ""
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """The shares that matter, with their intervals."""
+    told = {"harmful": report["harmful_refused"], "good ones, harmless and useful,": report["good_refused"]}
+    return "\n".join(
+        f"of {own['n']} {name} refused: {own['mean']:.1%} [{own['low']:.1%}, {own['high']:.1%}]" for name, own in told.items() if own
+    )

