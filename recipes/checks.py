@@ -135,8 +135,12 @@ def _check_use(settings: TrainTeacher, domain: RecipeDomain) -> str:
             raise InvalidInput(f"use.feedback[{number}] is {path!r}, which is no file; give JSONL files of feedback")
     if use.test:
         resolve_command(use.test, "use.test")
+    if settings.net.is_weighted and not settings.rounds and use.weight == 1:
+        raise InvalidInput("net has weights, but with rounds=0 and use.weight=1 no self-edit is tried; leave net out, or lower use.weight")
     learned = len({(lesson.context, lesson.edit.id) for record in versions.values() for lesson in record.lessons})
-    return f"one round on {learned} self-edits of {len(versions)} versions that were in use"
+    loops = f", up to {learned * settings.repeats} inner loops" if use.weight < 1 else ""
+    told = f"one round on up to {learned} self-edits of {len(versions)} versions that were in use"
+    return f"{told}{loops}, and one finetuning of the teacher"
 
 
 def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:

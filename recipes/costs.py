@@ -90,8 +90,9 @@ def list_phases(settings: RecipeSettings, sizes: Mapping[str, Sizes]) -> list[Ph
     """The work of a recipe; `sizes` by the key of each source."""
     match settings:
         case TrainTeacher():
-            size = sizes.get("contexts", Sizes(0, 0, 0))  # a round on what was used needs none
-            return list(_training(settings, settings.teacher, settings.finetune, [settings.student], size, settings.repeats))
+            if "contexts" not in sizes:  # a round on what was used alone
+                return []
+            return list(_training(settings, settings.teacher, settings.finetune, [settings.student], sizes["contexts"], settings.repeats))
         case Experiment():
             return list(_experiment(settings, sizes))
         case Transfer():

@@ -124,6 +124,8 @@ def improve(
 
 def tell_why_none(selection: SelectionRecord, candidates: Sequence[CandidateRecord], minimum: float | None) -> str:
     """Why nothing was kept of a round."""
+    if not candidates:
+        return "there is no candidate"
     if all(candidate.malformed is not None for candidate in candidates):
         return "no candidate is a self-edit"
     if all(candidate.unusable is not None for candidate in candidates):
@@ -150,8 +152,9 @@ def finetune_on(
 ) -> list[Finetuned]:
     """The M step, by all processes together; returns what each saw of it."""
     by_id = {context.id: context for context in contexts}
-    style = choose_style(teacher.style, outer.scoring.domain)
-    pairs = [(outer.scoring.domain.prompt(by_id[c.context], style), c.taught) for c in kept]
+    domain = outer.scoring.domain
+    style = choose_style(teacher.style, domain)
+    pairs = [(domain.prompt(by_id[c.context], c.style if c.style in domain.styles else style), c.taught) for c in kept]
     seed = derive_seed(outer.scoring.seed, "finetune", stage)
     steps = outer.finetune.epochs * math.ceil(len(pairs) / outer.finetune.step_size)
     with terminal.stage(f"{stage} · finetuning the teacher on {len(pairs)} self-edits", steps) as advance:

@@ -102,7 +102,7 @@ class Outcome:
 
 
 def resolve_command(command: Sequence[str], key: str = "command") -> tuple[str, ...]:
-    """A command's words as they can be used from any folder: the program, and words with a slash that name a file, become absolute.
+    """A command's words as they can be used from any folder: the program, and words that name a file here, become absolute.
 
     `python` is the Python that we run in.
 
@@ -120,7 +120,8 @@ def resolve_command(command: Sequence[str], key: str = "command") -> tuple[str, 
         looked = "here" if "/" in program else "on the PATH"
         state = "is no program (a folder, or not executable)" if "/" in program and os.path.exists(program) else f"is not {looked}"
         raise InvalidInput(f"{key} begins with {program!r}, which {state}; give a program that can be executed")
-    return (os.path.abspath(found), *(os.path.abspath(word) if "/" in word and os.path.exists(word) else word for word in words))
+    is_here = [os.path.exists(word) if "/" in word else os.path.isfile(word) for word in words]
+    return (os.path.abspath(found), *(os.path.abspath(word) if here else word for word, here in zip(words, is_here, strict=True)))
 
 
 def run_limited(command: Sequence[str], stdin: bytes, limits: Limits) -> Outcome:

@@ -24,10 +24,9 @@ from recipes.run_folder import RunFolder, read_contexts
 from recipes.scoring import Scoring, group_by_context, reliability_of, score_candidates
 from recipes.settings import TrainTeacher
 from recipes.stages import open_student, place_grader, write_candidates
-from recipes.statistics import summarize
 from recipes.team import Team
 from recipes.terminal import console
-from recipes.use_rewards import read_use, record_used, select_used
+from recipes.use_rewards import read_use, read_used, record_used, select_used
 from teacher.selection import keep_best, keep_random
 from teacher.serving import serve_adapter
 from teacher.settings import TeacherSettings
@@ -37,7 +36,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
     """Run the recipe; returns the path of its report."""
     domain, task = choose_task(settings)
     contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True) if settings.rounds else ([], {})
-    elsewhere = open_elsewhere(settings.net, domain, contexts, settings.seed)
+    elsewhere = open_elsewhere(settings.net, domain, contexts or list(read_used(settings.use).values()), settings.seed)
     models = {**student_models({"student": settings.student}), **teacher_models(settings.teacher, "teacher")}
     deepspeed = settings.distributed.deepspeed
     with (
@@ -54,7 +53,7 @@ def run(settings: TrainTeacher, team: Team) -> Path:
         report = folder.write_report(
             {
                 **told,
-                "use": [summarize(own.rewards) for own in used.selections if own.rewards],
+                "use": used.report()["mean_reward_by_round"],
                 "student": exchange.describe().model_dump(),
             }
         )
@@ -94,7 +93,7 @@ def train_teacher(outer: Outer, team: Team, contexts: Sequence[Context], folder:
 
 def train_on_use(outer: Outer, team: Team, use: UseSettings, folder: RunFolder, stage: str) -> Trained:
     """A round whose self-edits need not be sampled: a line's students have learned them, and were used."""
-    scoring = replace(outer.scoring, loop=replace(outer.scoring.loop, minimum=use.minimum))
+    scoring = replace(outer.scoring, loop=replace(outer.scoring.loop, minimum=use.minimum, give_up_below=0.0))
     journal, outer, this_round = folder.journal, replace(outer, scoring=scoring), f"{stage}/use"
     trained = Trained(outer.teacher)
     if is_over(trained, folder, this_round):
@@ -110,8 +109,11 @@ def train_on_use(outer: Outer, team: Team, use: UseSettings, folder: RunFolder, 
         if scoring.editor:
             candidates = scoring.editor.edit(contexts, candidates, this_round, journal)
         journal.append(select_used(scoring, outer.students, used, candidates, use.weight, this_round, journal))
-    candidates = [journal.candidates[key] for key in journal.candidates if key[0] == this_round]
-    improve(outer, team, trained, list(read_contexts(folder.path).values()), candidates, folder, this_round, times)
+    known, candidates = read_contexts(folder.path), [journal.candidates[key] for key in journal.candidates if key[0] == this_round]
+    contexts = [known[context] for context in dict.fromkeys(c.context for c in candidates)]
+    if scoring.editor:  # its decisions, from the journal
+        candidates = scoring.editor.edit(contexts, candidates, this_round, journal)
+    improve(outer, team, trained, contexts, candidates, folder, this_round, times)
     return trained
 
 

@@ -12,8 +12,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
-from protocol.domain import Domain
-from protocol.errors import InvalidInput, MalformedEdit
+from protocol.errors import InvalidInput
 from protocol.exchange import Exchange
 from protocol.feedback import RefusedRows, Row, read_feedback
 from protocol.journal import CandidateRecord, Journal, SelectionRecord
@@ -21,12 +20,14 @@ from protocol.messages import Context, SelfEdit
 from recipes import terminal
 from recipes.answer_tests import AnswerCase, Untested, run_answer_test
 from recipes.candidates import record_candidate
+from recipes.domains import RecipeDomain
 from recipes.feedback import Taught, Use, UsedVersion, UseReward, combine, reward_use
 from recipes.loop_settings import UseSettings
 from recipes.scoring import Scoring, score_candidates
 from student.version_answers import ANSWERS, AnswerRow, read_answers
 from student.version_contexts import read_contexts
 from student.version_history import History, read_line
+from student.version_records import VersionRecord
 from teacher.selection import keep_best
 
 
@@ -51,10 +52,10 @@ def read_use(settings: UseSettings, now: float | None = None) -> list[UsedEdit]:
         InvalidInput: The line or a file cannot be read, or a version is damaged.
     """
     history, now = read_line(Path(settings.line)), time.time() if now is None else now
-    contexts = read_contexts(history.path)
+    contexts = read_used(settings)
     answers = {number: read_answers(history.open_file(number, ANSWERS)) for number in history.versions}
     versions = {record.fingerprint: _used_version(history, number, answers, contexts) for number, record in history.versions.items()}
-    tested, refused = _run_tests(settings, history, answers, now), RefusedRows()
+    tested, refused = _run_tests(settings, history, answers), RefusedRows()
     said = chain(tested, *(read_feedback(Path(path), refused) for path in settings.feedback))
     use = reward_use(said, list(versions.values()), settings.rules, now, refused)
     terminal.console.print(f"use of {settings.line}: {describe_use(use, refused)}")
@@ -67,18 +68,23 @@ def read_use(settings: UseSettings, now: float | None = None) -> list[UsedEdit]:
     return [UsedEdit(contexts[context], edit, use.rewards[context, key]) for (context, key), edit in learned.items()]
 
 
-def record_used(domain: Domain, used: Sequence[UsedEdit], name: str) -> tuple[list[UsedEdit], list[CandidateRecord]]:
+def read_used(settings: UseSettings) -> dict[str, Context]:
+    """The contexts that a line's versions have learned, by id."""
+    return read_contexts(Path(settings.line))
+
+
+def record_used(domain: RecipeDomain, used: Sequence[UsedEdit], name: str) -> tuple[list[UsedEdit], list[CandidateRecord]]:
     """The self-edits that a teacher could have written, and their candidates, as a stage of this name journals them.
 
-    Lines are written below each other. What no completion says, a setting of the update in a domain that has none say, is left out.
+    Each is a completion of the prompt that it was written to, if that is known. What no completion says is left out.
     """
     written, candidates, counts = [], [], Counter[str]()
     for one in used:
-        text = "\n".join(example.completion for example in one.edit.examples)
-        if _says(domain, text, one):
-            index = counts[one.context.id]
+        origin, index = one.edit.provenance, counts[one.context.id]
+        text = domain.write(one.edit, one.context, origin.style)
+        if text is not None:
             counts[one.context.id] += 1
-            candidates.append(record_candidate(domain, one.context, text, name, index, 0, ""))
+            candidates.append(record_candidate(domain, one.context, text, name, index, origin.seed or 0, origin.style))
             written.append(one)
     if left := len(used) - len(written):
         terminal.console.print(f"{name}: {left} of {len(used)} self-edits say what no completion does, and are left out")
@@ -94,27 +100,38 @@ def select_used(
     stage: str,
     journal: Journal,
 ) -> SelectionRecord:
-    """The best of each context, by what use says and, with a weight below 1, by its questions, if it has any with an answer.
+    """The best of each context, by what use says and, with a weight below 1, by its questions, if it has any with an answer. What the
+    student refuses then is not kept; where only a grader failed, use alone counts.
 
     Args:
         candidates: One for each of those used.
         weight: Of the reward from use; see `recipes.feedback.combine`.
     """
     by_questions: dict[str, float] = {}
+    refused: set[str] = set()
     if weight < 1:
         asked = [(one.context, c) for one, c in zip(used, candidates, strict=True) if any(q.answers for q in one.context.questions)]
         contexts = list({context.id: context for context, _ in asked}.values())
         scored = score_candidates(scoring, students, contexts, [c for _, c in asked], stage, journal) if asked else []
-        by_questions = {c.candidate: own.reward for (_, c), own in zip(asked, scored, strict=True) if own.running}
+        results = [(c.candidate, own) for (_, c), own in zip(asked, scored, strict=True)]
+        by_questions = {candidate: own.reward for candidate, own in results if own.running}
+        refused = {candidate for candidate, own in results if not own.running and own.waves}
     rewards = [combine(by_questions.get(c.candidate), one.reward.value, weight) for one, c in zip(used, candidates, strict=True)]
     paid = [(c, reward) for c, reward in zip(candidates, rewards, strict=True) if reward is not None and c.unusable is None]
+    paid = [(c, reward) for c, reward in paid if c.candidate not in refused]
     loop = scoring.loop
     kept = keep_best([c for c, _ in paid], [r for _, r in paid], loop.keep_per_context, loop.minimum, context_of=lambda c: c.context)
     by_context: dict[str, list[float]] = {}
     for candidate, reward in paid:
         by_context.setdefault(candidate.context, []).append(reward)
-    means = tuple(fmean(own) for own in by_context.values())
-    return SelectionRecord(stage=stage, rule="best", kept=tuple(c.candidate for c in kept), rewards=means)
+    groups = {one.context.id: one.context.group for one in used}
+    return SelectionRecord(
+        stage=stage,
+        rule="best",
+        kept=tuple(c.candidate for c in kept),
+        rewards=tuple(fmean(own) for own in by_context.values()),
+        groups=tuple(groups[context] for context in by_context) if any(groups[context] for context in by_context) else (),
+    )
 
 
 def describe_use(use: Use, refused: RefusedRows) -> str:
@@ -136,7 +153,12 @@ def _used_version(history: History, number: int, answers: dict[int, list[AnswerR
         for own in line
         for lesson in history.versions[own].lessons
     }
-    return UsedVersion(record.fingerprint, datetime.fromisoformat(record.time).timestamp(), list(lessons.values()))
+    return UsedVersion(record.fingerprint, _made(record), list(lessons.values()))
+
+
+def _made(record: VersionRecord) -> float:
+    """When, in seconds since 1970."""
+    return datetime.fromisoformat(record.time).timestamp()
 
 
 def _questions(contexts: dict[str, Context], context: str, asked: dict[str, dict[str, None]]) -> list[str]:
@@ -145,27 +167,20 @@ def _questions(contexts: dict[str, Context], context: str, asked: dict[str, dict
     return list(dict.fromkeys([*own, *asked.get(context, ())]))
 
 
-def _says(domain: Domain, text: str, one: UsedEdit) -> bool:
-    try:
-        return domain.parse(text, one.context).id == one.edit.id
-    except MalformedEdit:
-        return False
-
-
-def _run_tests(settings: UseSettings, history: History, answers: dict[int, list[AnswerRow]], now: float) -> Iterator[Row]:
-    """What a user's test says of every answer that a version gave to a question about what it had just learned."""
+def _run_tests(settings: UseSettings, history: History, answers: dict[int, list[AnswerRow]]) -> Iterator[Row]:
+    """What a user's test says of every answer that a version gave to a question about what it had just learned, when it was made."""
     if not settings.test:
         return
     cases = [
-        AnswerCase(history.versions[number].fingerprint, row.context, row.title, row.question, row.answer, row.gold)
-        for number, rows in answers.items()
+        (_made(record), AnswerCase(record.fingerprint, row.context, row.title, row.question, row.answer, row.gold))
+        for record, rows in ((history.versions[number], rows) for number, rows in answers.items())
         for row in rows
         if row.why == "own"
     ]
     untested: list[Untested] = []
     with terminal.stage("testing answers", len(cases)) as advance:
-        for number, case in enumerate(cases, start=1):
-            verdict = run_answer_test(settings.test, case, settings.limits, now)
+        for number, (made, case) in enumerate(cases, start=1):
+            verdict = run_answer_test(settings.test, case, settings.limits, made)
             advance(1, "")
             if isinstance(verdict, Untested):
                 untested.append(verdict)

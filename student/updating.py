@@ -7,7 +7,7 @@ from typing import Final
 
 from protocol.errors import InnerLoopFailed, InvalidInput
 from protocol.identity import content_id, derive_seed
-from protocol.messages import Lesson
+from protocol.messages import Context, Lesson
 from student.base import fingerprint
 from student.gate import Verdict
 from student.inner_loop import check_prompts
@@ -107,14 +107,19 @@ def _attempt(
         lessons=tuple(LearnedLesson(context=own.context.id, title=own.context.label, edit=own.edit) for own in lessons),
         strategy=settings.name,
         recipe=recipe,
-        rewards=tuple(_gain(own.context.id, verdict.answers) for own in lessons),
+        rewards=tuple(_gain(own.context, verdict.answers) for own in lessons),
         checks=verdict.checks,
         seconds=seconds,
     )
 
 
-def _gain(context: str, answers: Sequence[AnswerRow]) -> float | None:
-    """How much more often than before a context's own questions are answered rightly; None if none was asked, or has a verdict."""
-    own = [row for row in answers if (row.context, row.why) == (context, "own")]
-    changes = [float(row.correct) - row.correct_before for row in own if row.correct is not None and row.correct_before is not None]
+def _gain(context: Context, answers: Sequence[AnswerRow]) -> float | None:
+    """How much more often than before questions about a context are answered rightly: its own, or else those that the base wrote.
+
+    None if none was asked, or has a verdict.
+    """
+    graded = [row for row in answers if (row.context, row.why) == (context.id, "own") and row.correct is not None]
+    own = {question.text for question in context.questions}
+    told = [row for row in graded if row.question in own] or graded
+    changes = [float(bool(row.correct)) - row.correct_before for row in told if row.correct_before is not None]
     return fmean(changes) if changes else None

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 
 from protocol.domain import Domain
 from protocol.errors import InvalidInput
-from protocol.messages import Context
+from protocol.messages import Context, SelfEdit
 from recipes.domains.few_shot import FewShot
 from recipes.domains.knowledge import Knowledge
 from recipes.domains.settings import GridSettings
@@ -83,6 +83,10 @@ class RecipeDomain(Domain, Protocol):
         Args:
             kept: Which examples, counted from 0, in order.
         """
+        ...
+
+    def write(self, edit: SelfEdit, context: Context, style: str) -> str | None:
+        """The completion of a style's prompt that says what a self-edit does; None where no completion says just that."""
         ...
 
     def picture(self, context: Context, answers: Mapping[str, Sequence[str]]) -> "Picture | None":

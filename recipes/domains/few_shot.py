@@ -95,6 +95,9 @@ class FewShot:
     def shorten(self, text: str, context: Context, kept: Sequence[int]) -> None:
         return None
 
+    def write(self, edit: SelfEdit, context: Context, style: str) -> None:
+        return None
+
     def expand(self, context: Context, edit: SelfEdit, seed: int) -> Sequence[Example]:
         """Tasks made of the demonstrations alone (see `recipes.domains.augmentations`).
 

@@ -14,6 +14,7 @@ from protocol.messages import Context, Example, Lesson, Outcomes, SelfEdit, accu
 from recipes.domains.knowledge_files import load_contexts
 from recipes.domains.knowledge_text import (
     FIRST_QUESTION,
+    QUESTION_STYLE,
     STYLES,
     passage_prompt,
     question_prompt,
@@ -91,11 +92,22 @@ class Knowledge:
             if kept[0] != 0:
                 return None
             written = written.removeprefix(FIRST_QUESTION)
+        return written if self._read_lines(written, context) == [line.strip() for line in wanted] else None
+
+    def write(self, edit: SelfEdit, context: Context, style: str) -> str | None:
+        """Lines below each other, the first without the number that the style's prompt has written. Lines are all that they say."""
+        lines = [example.prompt + example.completion for example in edit.examples]
+        written = "\n".join(lines)
+        if style == QUESTION_STYLE:
+            written = written.removeprefix(FIRST_QUESTION)
+        says_all = SelfEdit(examples=tuple(Example(completion=line) for line in lines)).id == edit.id
+        return written if says_all and self._read_lines(written, context) == [line.strip() for line in lines] else None
+
+    def _read_lines(self, text: str, context: Context) -> list[str] | None:
         try:
-            read = [example.completion.strip() for example in self.parse(written, context).examples]
-        except MalformedEdit:  # what is left may be too much of control characters, say
+            return [example.completion.strip() for example in self.parse(text, context).examples]
+        except MalformedEdit:  # what is left of a self-edit may be too much of control characters, say
             return None
-        return written if read == [line.strip() for line in wanted] else None
 
     def expand(self, context: Context, edit: SelfEdit, seed: int) -> Sequence[Example]:
         """The edit's lines, then the passage itself, each under the title."""

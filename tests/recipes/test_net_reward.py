@@ -9,13 +9,16 @@ from protocol.errors import InvalidInput
 from protocol.exchange import InProcessExchange
 from protocol.journal import Journal
 from protocol.messages import Change, Context, Outcome, Question, Reward, RewardRequest
+from recipes import experiment
 from recipes.base_settings import DataSettings
 from recipes.candidates import record_candidate
 from recipes.config import load_recipe
 from recipes.domains import DOMAINS
 from recipes.loop_settings import LoopSettings, NetReward
+from recipes.m_step import Outer, Trained
 from recipes.net_reward import Elsewhere, open_elsewhere
 from recipes.scoring import Scoring, score_candidates
+from teacher.settings import FinetuneSettings, TeacherSettings
 
 KNOWLEDGE = DOMAINS["knowledge"]
 ADA = Context(
@@ -100,3 +103,24 @@ def test_retention_without_anything_known_is_refused() -> None:
 def test_weights_and_counts_out_of_range_are_refused(override: str) -> None:
     with pytest.raises(InvalidInput, match=override.split("=")[0].replace(".", r"\.")):
         load_recipe(Path("recipes/tiny/train_teacher.yaml"), [override])
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_an_experiment_has_a_control_on_plain_rewards_where_the_teachers_are_net(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: dict[str, Outer] = {}
+
+    def note(outer: Outer, team: object, contexts: object, folder: object, stage: str) -> Trained:
+        trained[stage] = outer
+        return Trained(outer.teacher)
+
+    monkeypatch.setattr(experiment, "train_teacher", note)
+    net = elsewhere(1.0, 1.0) if weighted else None
+    scoring = Scoring(KNOWLEDGE, TASK, LoopSettings(), repeats=1, seed=0, elsewhere=net)
+    outer = Outer(scoring, {}, TeacherSettings(), FinetuneSettings(), deepspeed=None)
+    _, controls = experiment.train_teachers(outer, None, [], None, "seed-0")  # type: ignore[arg-type]
+    assert list(controls) == ["random_selection", *(["plain_reward"] if weighted else [])]
+    assert {stage: (own.selection, own.scoring.elsewhere) for stage, own in trained.items()} == {
+        "seed-0/trained_teacher": ("best", net),
+        "seed-0/random_selection": ("random", net),
+        **({"seed-0/plain_reward": ("best", None)} if weighted else {}),
+    }

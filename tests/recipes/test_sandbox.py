@@ -190,8 +190,9 @@ def test_words_that_name_files_from_here_are_absolute(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "check.py").touch()
-    words = resolve_command(["python", "tests/check.py", "tests", "a/b", "-x"])
-    assert words == (sys.executable, str(tmp_path / "tests" / "check.py"), "tests", "a/b", "-x")
+    (tmp_path / "check.py").touch()
+    words = resolve_command(["python", "check.py", "tests/check.py", "tests", "a/b", "-x"])
+    assert words == (sys.executable, str(tmp_path / "check.py"), str(tmp_path / "tests" / "check.py"), "tests", "a/b", "-x")
 
 
 def test_no_shell_reads_the_words() -> None:

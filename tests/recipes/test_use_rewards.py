@@ -4,15 +4,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from scripted import RIGHT, TASK, WRONG, ScriptedStudent
+from scripted import RIGHT, TASK, WRONG, ScriptedStudent, refusal
 from versioned import add, attempt, row
 
 from protocol.errors import InvalidInput
 from protocol.exchange import InProcessExchange
 from protocol.journal import Journal
-from protocol.messages import Change, Context, Example, Question, RewardRequest, SelfEdit, Update
+from protocol.messages import Change, Context, Example, Provenance, Question, Refusal, RewardRequest, SelfEdit, Update
+from recipes import m_step
 from recipes.cli import main
 from recipes.domains import DOMAINS
 from recipes.loop_settings import LoopSettings, UseSettings
@@ -104,6 +106,23 @@ def test_a_test_looks_at_the_answers_of_each_version(used: tuple[UseSettings, li
         values(settings)
 
 
+def test_a_test_is_of_the_time_at_which_an_answer_was_given(used: tuple[UseSettings, list[str]]) -> None:
+    settings, _ = used
+    settings.feedback, settings.test, settings.rules.latest = [], ["true"], 10.0
+    assert values(settings) == [None, 0.5], "the line is decades old by now, but not its answers when it was made"
+
+
+def test_a_self_edit_is_a_completion_of_the_prompt_that_it_was_written_to() -> None:
+    asked = KNOWLEDGE.parse("What does Ada play?\nAnswer: the harp\nQuestion 2: Who is a harpist?\nAnswer: Ada", ADA)
+    assert asked.examples[0].completion.startswith("Question 1: What")
+    by_style = {style: asked.model_copy(update={"provenance": Provenance(style=style, seed=7)}) for style in ("self-qa", "implications")}
+    wanted = [UsedEdit(ADA, learned, None) for learned in by_style.values()]  # type: ignore[arg-type]
+    _, candidates = record_used(KNOWLEDGE, wanted, "use")
+    assert [c.text.partition("What")[0] for c in candidates] == ["", "Question 1: "]
+    assert [(c.style, c.seed) for c in candidates] == [("self-qa", 7), ("implications", 7)]
+    assert all(KNOWLEDGE.parse(c.text, ADA).id == asked.id for c in candidates)
+
+
 def test_what_no_completion_says_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     slow = edit("Ada plays the harp.", update=Update(epochs=3))
     wanted = [UsedEdit(context, learned, None) for context, learned in ((ADA, slow), (ADA, ADAS), (BOB, BOBS), (ADA, BOBS))]  # type: ignore[arg-type]
@@ -152,6 +171,25 @@ def test_the_best_of_each_context_is_kept_by_use_and_by_questions(
     assert sum(len(requests) for requests, _ in student.asked) == asked, "only Ada's context has a question"
 
 
+def test_what_the_student_refuses_is_not_kept_and_what_cannot_be_graded_is_paid_for_use_alone(tmp_path: Path) -> None:
+    class Paid:
+        value = 0.9
+
+    def refuse(request: RewardRequest) -> Change | Refusal:
+        text = request.edit.examples[0].completion
+        return harp_alone(request) if "harp" in text else refusal(request, ungraded="gong" in text)
+
+    contexts = [ADA, BOB.model_copy(update={"questions": ADA.questions, "group": "lutes"})]
+    texts = ["Ada plays the lute.", "Ada plays the harp.", "Bob plays the gong."]
+    wanted = [UsedEdit(contexts["Bob" in text], edit(text), Paid()) for text in texts]  # type: ignore[arg-type]
+    wanted, candidates = record_used(KNOWLEDGE, wanted, "use")
+    scoring = Scoring(KNOWLEDGE, TASK, LoopSettings(keep_per_context=2), repeats=1, seed=0)
+    students = {"student": InProcessExchange(ScriptedStudent(refuse))}
+    selection = select_used(scoring, students, wanted, candidates, 0.5, "use", Journal(tmp_path / "journal.jsonl"))
+    assert [c.text for c in candidates if c.candidate in selection.kept] == texts[1:]
+    assert (selection.rewards, selection.groups) == ((0.95, 0.9), ("", "lutes"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -159,12 +197,13 @@ def test_the_best_of_each_context_is_kept_by_use_and_by_questions(
         (["use.line=nowhere", "use.feedback=[x]"], "nowhere is no line of versions"),
         (["use.line=LINE", "use.feedback=[x]"], "use.feedback[0] is 'x', which is no file"),
         (["use.line=LINE", "use.test=[no-such-command]"], "use.test"),
-        (["use.line=LINE", "use.test=[true]", "use.weight=0"], "use.weight is 0.0; it must be in (0, 1]"),
-        (["use.line=LINE", "use.test=[true]", "use.minimum=2"], "use.minimum is 2.0; rewards are in [-1, 1]"),
-        (["use.line=LINE", "use.test=[true]", "use.rules.minimum=0"], "use.rules.minimum is 0; it must be at least 1"),
-        (["use.line=LINE", "use.test=[true]", "selection=random"], "selection is 'random', but what use says is there to select the best"),
+        (["use.line=LINE", "use.test=[echo]", "use.weight=0"], "use.weight is 0.0; it must be in (0, 1]"),
+        (["use.line=LINE", "use.test=[echo]", "use.minimum=2"], "use.minimum is 2.0; rewards are in [-1, 1]"),
+        (["use.line=LINE", "use.test=[echo]", "use.rules.minimum=0"], "use.rules.minimum is 0; it must be at least 1"),
+        (["use.line=LINE", "use.test=[echo]", "selection=random"], "selection is 'random', but what use says is there to select the best"),
+        (["use.line=LINE", "use.test=[echo]", "rounds=0", "net.leakage=1"], "with rounds=0 and use.weight=1 no self-edit is tried"),
         (["rounds=0"], "rounds is 0; it must be at least 1"),
-        (["use.line=EMPTY", "use.test=[true]"], "which has no version yet"),
+        (["use.line=EMPTY", "use.test=[echo]"], "which has no version yet"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_name(
@@ -181,22 +220,33 @@ def test_a_teacher_is_trained_on_what_was_liked_and_goes_on_where_it_was_stopped
     used: tuple[UseSettings, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, (_, second) = used
-    say(settings, (second, ADA, "What does Ada play?", False), (second, BOB, "What does Bob play?", True))
+    say(settings, (second, ADA, "What does Ada play?", True), (second, BOB, "What does Bob play?", False))
     run = ["run", "recipes/tiny/train_teacher.yaml", f"runs={tmp_path / 'runs'}", "name=used", "rounds=0", "finetune.epochs=1"]
+    run.append("editor.drop_lines=[harpist]")
     run += [f"use.line={settings.line}", f"use.feedback=[{settings.feedback[0]}]"]
 
     def crash(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("recipes.m_step.finetune_on", crash)
+        patch.setattr(m_step, "finetune_on", crash)
         assert main(run) != 0
-    say(settings, (second, ADA, "What does Ada play?", True))  # too late: it is chosen
-    assert main(run) == 0
-    assert "finetuning the teacher on 1 self-edits" in capsys.readouterr().out
+    say(settings, (second, BOB, "What does Bob play?", True))  # too late: it is chosen
+    taught: list[str] = []
+    finetune_on = m_step.finetune_on
+
+    def listen(*arguments: Any) -> Any:
+        taught.extend(candidate.taught for candidate in arguments[3])
+        return finetune_on(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(m_step, "finetune_on", listen)
+        assert main(run) == 0
+    assert taught == ["Ada plays the harp."], "as the editor has mended it"
     report = json.loads((tmp_path / "runs/used/report.json").read_text())
     assert report["teacher"]["path"] == str(tmp_path / "runs/used/teacher/use")
     assert report["teacher"]["fingerprint"] and report["inner_loops"] == 0
     assert report["use"][0]["n"] == 2
+    capsys.readouterr()
     assert main(run) == 0
     assert "finetuning" not in capsys.readouterr().out

@@ -66,13 +66,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.C
     app = create_app(queue, TOKEN, 1_000_000, FeedbackDesk(folder / "feedback.jsonl", folder / "line"))
     work = threading.Thread(target=serve, args=(ScriptedStudent(lambda request: 0.5), queue, Deaths(folder / "deaths")))
     work.start()
-    (folder / "feedback.jsonl").touch()
     with listening(app, "127.0.0.1", 0) as url, httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        assert client.post("/v1/feedback", json={"rows": [USED]}).json()["taken"] == 1
         yield client, app
         assert work.is_alive()
         queue.stop()
         work.join()
-    assert all(row.feedback.version == FINGERPRINT for row in read_feedback(folder / "feedback.jsonl"))
+    assert {row.feedback.version for row in read_feedback(folder / "feedback.jsonl")} == {FINGERPRINT}
 
 
 def test_any_body_is_answered_at_once_and_never_by_a_crash(service: tuple[httpx2.Client, Any]) -> None:

@@ -58,7 +58,9 @@ class Gate:
             row.model_copy(update={"correct": True, "correct_before": before, "why": why})
             for before, why in ((False, "own"), (True, "earlier"))
         ]
-        rows = (row, learned, learned.model_copy(update={"correct_before": True}), kept)
+        written = learned.model_copy(update={"correct_before": True})  # by the base
+        own = [learned.model_copy(update={"question": question.text}) for question in lessons[0].context.questions[:1]]
+        rows = (row, *own, written, kept)
         return Verdict((Check(name="size", value=1.0, passed=True), Check(name="harp", passed=passed, reason="it is forgotten")), rows)
 
 
@@ -103,7 +105,7 @@ def test_a_version_says_what_it_was_made_of(learner: Learner, lessons: list[Less
     assert (record.parent, record.strategy, record.recipe) == (1, "constrain+replay+consolidate", RECIPE)
     assert [(lesson.context, lesson.edit) for lesson in record.lessons] == [(lessons[1].context.id, lessons[1].edit)]
     assert [(check.name, check.value) for check in record.checks] == [("size", 1.0), ("harp", None)]
-    assert record.rewards == (0.5,), "of two answers with a verdict one is new"
+    assert record.rewards == (1.0,), "its own question counts, where it has one"
     assert record.base == learner.base.fingerprint != record.fingerprint
     assert read_answers(line.open_file(2, "answers.jsonl"))[0].answer == "1"  # its parent had one lesson
     assert list(read_contexts(made[0]).values()) == [lesson.context for lesson in lessons[:3]]
