@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -314,7 +315,6 @@ def test_a_signal_while_it_learns_lets_it_finish_that_update_and_no_other(desk: 
 
 def test_without_a_terminal_a_line_tells_of_every_change(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.put(a="Tola plays the harp.")
-    (desk.inbox / "b.pdf").write_text("%PDF")
 
     def act(number: int) -> None:
         if number == 3:
@@ -329,6 +329,53 @@ def test_without_a_terminal_a_line_tells_of_every_change(desk: Desk, capsys: pyt
 
 
 def test_in_a_terminal_a_page_tells_how_it_stands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def left(told: str) -> list[str]:
+    """What lines tell of files that are left."""
+    lines = re.sub(r"\x1b\[[?\d]*[a-zA-Z]", "", told).splitlines()  # without what moves a terminal's cursor
+    assert " · left: " not in told
+    return [line.removeprefix("left: ") for line in lines if line.startswith("left: ")]
+
+
+NO_ENDING = "it is none of .txt, .md, .json, .jsonl"
+
+
+def test_without_a_terminal_a_line_tells_of_each_file_that_is_left_once(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.put(a="Tola plays the harp.")
+    (desk.inbox / "b.pdf").write_text("%PDF")
+
+    def act(number: int) -> None:
+        if number == 3:
+            (desk.inbox / "[red]\x1b[2Jc.pdf").write_text("%PDF")
+        elif number in (5, 7):
+            (desk.inbox / "d.json").write_text("{" * number)  # as it still is, and larger
+        elif number == 8:
+            (desk.inbox / "b.pdf").unlink()
+        elif number == 9:
+            (desk.inbox / "b.pdf").write_text("%PDF")
+
+    desk.watch(FakeClock(NOON, wakes=12, act=act), every="1h")
+    first, red, broken, again = left(capsys.readouterr().out)
+    assert first == again == f"b.pdf: {NO_ENDING}"
+    assert red == f"[red]�[2Jc.pdf: {NO_ENDING}"
+    assert broken.startswith("d.json: ") and "is not JSON" in broken
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_update_by_itself_tells_of_each_file_that_is_left(desk: Desk, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    paper = io.StringIO()
+    console = Console(file=paper, force_terminal=terminal, width=200, color_system=None, highlight=False, markup=False)
+    for module in ("watch", "watch_page"):
+        monkeypatch.setattr(f"recipes.{module}.console", console)
+    desk.put(a="Tola plays the harp.", b="poison", large="x" * (2**20 + 1))
+    (desk.inbox / "c.pdf").write_text("%PDF")
+    (desk.inbox / "d.txt").write_bytes(b"Tola\0Pitard")
+    desk.watch(settle_seconds=2.0, max_mb=1)
+    pdf, large, binary = left(paper.getvalue())
+    assert pdf == f"c.pdf: {NO_ENDING}"
+    assert large == "large.txt: it has 1048577 bytes, more than 1048576; split it, or raise max_mb"
+    assert binary.startswith("d.txt: ") and binary.endswith("d.txt is no text: it has zero bytes")
+
+
     paper = io.StringIO()
     terminal = Console(file=paper, force_terminal=True, width=200, color_system=None, highlight=False, markup=False)
     for module in ("watch", "watch_page"):
@@ -342,7 +389,7 @@ def test_in_a_terminal_a_page_tells_how_it_stands(desk: Desk, monkeypatch: pytes
     desk.watch(FakeClock(NOON, wakes=3, act=act), every="1h")
     shown = paper.getvalue()
     assert "waiting          d.txt" in shown
-    assert "left             [red]�[2Jc.pdf: it is none of .txt, .md, .json, .jsonl" in shown
+    assert f"left             [red]�[2Jc.pdf: {NO_ENDING}" in shown and not left(shown)
     assert "current version  1 of 1" in shown
     assert "next update      Thu 05 Mar 13:00:00 · Ctrl-C stops" in shown
     assert "no update from b: it is poison" in shown
