@@ -29,7 +29,7 @@ from recipes.stages import TooLongForTeacher, write_candidates
 from recipes.stopping import stopping
 from recipes.team import Team
 from recipes.terminal import console, printable
-from recipes.watch_page import describe, describe_update, page
+from recipes.watch_page import LEFT, describe, describe_left, describe_update, page
 from student.base import FrozenBase
 from student.gate import Gate
 from student.learner import Learner
@@ -85,16 +85,23 @@ class Watched:
         self._editor = open_editor(settings, self._domain, folder.path)
         self._recipe = content_id(to_yaml(settings))
         self._inbox = Inbox(Path(settings.inbox), settings.settle_seconds, settings.max_mb * 2**20)
+        self._has_page, self._told = console.is_terminal and not settings.once, set[str]()
         self._opened: tuple[Learner, Gate] | None = None
         self.line, self.failed = Path(settings.line) if settings.line else folder.path / "line", ""
         self._read_line()
 
     def look(self) -> list[tuple[str, str]]:
-        """See what is new in the inbox and in the line, and say how it stands."""
+        """See what is new in the inbox and in the line, and say how it stands. Where no page tells what is left, a line for each does."""
         if _size(self.line / LOG) != self._log_size:  # somebody has rolled back
             self._read_line()
         self._inbox.look(self._clock.monotonic(), self._done)
-        return describe(self._inbox, self._history, self.failed)
+        stands = describe(self._inbox, self._history, self.failed)
+        if self._has_page:
+            return stands
+        for text in describe_left(self._inbox, self._told):
+            console.print(f"{LEFT}: {text}")
+        self._told = set(self._inbox.left)
+        return [(name, text) for name, text in stands if name != LEFT]
 
     def learn(self) -> None:
         """Teach what is new."""

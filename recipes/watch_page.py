@@ -1,6 +1,6 @@
 """What a user sees of a watched inbox: a page while nothing is learned, or plain lines where there is no terminal. Torch-free."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -14,6 +14,7 @@ from recipes.terminal import console, printable
 from student.version_history import History
 from student.version_records import RefusedRecord, VersionRecord
 
+LEFT: Final = "left"
 _SHOWN: Final = 10
 _TEXT: Final = 200
 
@@ -35,6 +36,11 @@ def last_update(history: History) -> VersionRecord | RefusedRecord | None:
     return max(records, key=lambda record: record.time, default=None)
 
 
+def describe_left(inbox: Inbox, known: Collection[str] = ()) -> list[str]:
+    """Files of which nothing is learned, each with the reason, without those whose names are known."""
+    return [f"{printable(name, 60)}: {printable(why, _TEXT)}" for name, why in inbox.left.items() if name not in known]
+
+
 def describe(inbox: Inbox, history: History, failed: str) -> list[tuple[str, str]]:
     """How it stands, as names and texts.
 
@@ -46,7 +52,7 @@ def describe(inbox: Inbox, history: History, failed: str) -> list[tuple[str, str
         ("inbox", str(inbox.folder)),
         ("waiting", _list([printable(document.file, 60) for document in inbox.waiting])),
         ("still changing", _list([printable(name, 60) for name in inbox.unsettled])),
-        ("left", _list([f"{printable(name, 60)}: {printable(why, _TEXT)}" for name, why in inbox.left.items()], "\n")),
+        (LEFT, _list(describe_left(inbox), "\n")),
         ("last update", f"{last.time[:16].replace('T', ' ')} UTC: {describe_update(last)}" if last else "none yet"),
         ("failed", printable(failed, _TEXT)),
         ("current version", f"{history.current} of {len(history.versions)}"),
@@ -60,7 +66,7 @@ def _list(texts: list[str], separator: str = ", ") -> str:
 
 @contextmanager
 def page(look: Callable[[], list[tuple[str, str]]]) -> Iterator[Show]:
-    """A page that is there while this lasts. Without a terminal a line is printed whenever something else waits, or is left.
+    """A page that is there while this lasts. Without a terminal a line is printed whenever it stands otherwise.
 
     Args:
         look: Says how it stands now.

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from easy_gate import ask_own
 from fake_clock import FakeClock
+from random_kills import KILLS, kill_later, start
 from rich.console import Console
 from scripted_learner import ScriptedLearner, stand_in
 
@@ -314,7 +316,6 @@ def test_a_signal_while_it_learns_lets_it_finish_that_update_and_no_other(desk: 
 
 def test_without_a_terminal_a_line_tells_of_every_change(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.put(a="Tola plays the harp.")
-    (desk.inbox / "b.pdf").write_text("%PDF")
 
     def act(number: int) -> None:
         if number == 3:
@@ -326,6 +327,53 @@ def test_without_a_terminal_a_line_tells_of_every_change(desk: Desk, capsys: pyt
         "version 1 has learned a (own) · current version: 1 of 1 · next update: Thu 05 Mar 13:00:00",
         "version 1 has learned a (own) · current version: 1 of 1 · next update: Thu 05 Mar 13:00:00",
     ]
+
+
+def left(told: str) -> list[str]:
+    """What lines tell of files that are left."""
+    lines = re.sub(r"\x1b\[[?\d]*[a-zA-Z]", "", told).splitlines()  # without what moves a terminal's cursor
+    assert " · left: " not in told
+    return [line.removeprefix("left: ") for line in lines if line.startswith("left: ")]
+
+
+NO_ENDING = "it is none of .txt, .md, .json, .jsonl"
+
+
+def test_without_a_terminal_a_line_tells_of_each_file_that_is_left_once(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.put(a="Tola plays the harp.")
+    (desk.inbox / "b.pdf").write_text("%PDF")
+
+    def act(number: int) -> None:
+        if number == 3:
+            (desk.inbox / "[red]\x1b[2Jc.pdf").write_text("%PDF")
+        elif number in (5, 7):
+            (desk.inbox / "d.json").write_text("{" * number)  # as it still is, and larger
+        elif number == 8:
+            (desk.inbox / "b.pdf").unlink()
+        elif number == 9:
+            (desk.inbox / "b.pdf").write_text("%PDF")
+
+    desk.watch(FakeClock(NOON, wakes=12, act=act), every="1h")
+    first, red, broken, again = left(capsys.readouterr().out)
+    assert first == again == f"b.pdf: {NO_ENDING}"
+    assert red == f"[red]�[2Jc.pdf: {NO_ENDING}"
+    assert broken.startswith("d.json: ") and "is not JSON" in broken
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_update_by_itself_tells_of_each_file_that_is_left(desk: Desk, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    paper = io.StringIO()
+    console = Console(file=paper, force_terminal=terminal, width=200, color_system=None, highlight=False, markup=False)
+    for module in ("watch", "watch_page"):
+        monkeypatch.setattr(f"recipes.{module}.console", console)
+    desk.put(a="Tola plays the harp.", b="poison", large="x" * (2**20 + 1))
+    (desk.inbox / "c.pdf").write_text("%PDF")
+    (desk.inbox / "d.txt").write_bytes(b"Tola\0Pitard")
+    desk.watch(settle_seconds=2.0, max_mb=1)
+    pdf, large, binary = left(paper.getvalue())
+    assert pdf == f"c.pdf: {NO_ENDING}"
+    assert large == "large.txt: it has 1048577 bytes, more than 1048576; split it, or raise max_mb"
+    assert binary.startswith("d.txt: ") and binary.endswith("d.txt is no text: it has zero bytes")
 
 
 def test_in_a_terminal_a_page_tells_how_it_stands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +390,7 @@ def test_in_a_terminal_a_page_tells_how_it_stands(desk: Desk, monkeypatch: pytes
     desk.watch(FakeClock(NOON, wakes=3, act=act), every="1h")
     shown = paper.getvalue()
     assert "waiting          d.txt" in shown
-    assert "left             [red]�[2Jc.pdf: it is none of .txt, .md, .json, .jsonl" in shown
+    assert f"left             [red]�[2Jc.pdf: {NO_ENDING}" in shown and not left(shown)
     assert "current version  1 of 1" in shown
     assert "next update      Thu 05 Mar 13:00:00 · Ctrl-C stops" in shown
     assert "no update from b: it is poison" in shown
@@ -394,7 +442,6 @@ def test_options_and_the_recipe_come_in_any_order(desk: Desk, capsys: pytest.Cap
     assert f"run folder: {desk.folder}/runs/mine" in told
 
 
-KILLS = int(os.environ.get("TUTELAGE_KILLS", "2"))
 TINY = (
     "recipes/tiny/watch.yaml settle_seconds=0 teacher.max_new_tokens=60 student.epochs=2 keeping.epochs=2 keeping.texts=8 "
     "keeping.text_tokens=16 keeping.others=1 keeping.consolidate_epochs=1 "
@@ -402,27 +449,8 @@ TINY = (
 ).split()
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "recipes.cli", "watch", str(folder / "inbox"), *TINY, "--once", f"runs={folder}/runs"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def kill_later(process: subprocess.Popen[str], line: Path, writing: bool, rng: random.Random) -> bool:
-    """Kill it at some moment after it has begun to watch, or to write a version; returns whether it was still there."""
-    assert process.stdout is not None
-    while (told := process.stdout.readline()) and not told.startswith("watching "):
-        pass
-    assert told, "it ended before it had begun"
-    while writing and process.poll() is None and not any(line.glob("v*.tmp")):
-        time.sleep(0.002)
-    try:
-        process.communicate(timeout=3.0 * rng.random() ** 3 if writing else rng.uniform(0.0, 8.0))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return True
-    return False
+def watch_once(folder: Path) -> subprocess.Popen[str]:
+    return start("watch", str(folder / "inbox"), *TINY, "--once", f"runs={folder}/runs")
 
 
 @pytest.mark.timeout(120 + 60 * KILLS)
@@ -430,17 +458,20 @@ def test_killed_at_random_moments_it_loses_no_document_and_learns_none_twice(tmp
     rng = random.Random(8)
     contexts = load_tiny("train", KILLS)[0]
     (tmp_path / "inbox").mkdir()
-
+    line_folder = tmp_path / "runs/tiny-watch/line"
     killed = 0
     for number in range(KILLS):
         context = contexts[number - number // 3]  # every third comes again, under another name
         (tmp_path / "inbox" / f"{number}.md").write_text(f"# {context.title}\n\n{context.passage}\n")
-        killed += kill_later(start(tmp_path), tmp_path / "runs/tiny-watch/line", number % 2 == 1, rng)
+        if number % 2:  # while it writes a version
+            killed += kill_later(watch_once(tmp_path), "watching ", 3.0 * rng.random() ** 3, lambda: any(line_folder.glob("v*.tmp")))
+        else:
+            killed += kill_later(watch_once(tmp_path), "watching ", rng.uniform(0.0, 8.0))
     started = time.monotonic()
-    last = start(tmp_path)
+    last = watch_once(tmp_path)
     output, _ = last.communicate()
     assert last.returncode == 0, output
-    line = read_line(tmp_path / "runs/tiny-watch/line")
+    line = read_line(line_folder)
     fates = [lesson.context for record in line.versions.values() for lesson in record.lessons]
     fates += [record.lessons[0].context for record in line.refusals if len(record.lessons) == 1]
     known = read_contexts(line.path)
