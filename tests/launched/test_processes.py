@@ -92,7 +92,7 @@ def test_a_teacher_at_an_endpoint_is_asked_once_and_no_process_loads_a_model_for
 
 def test_a_student_too_large_for_one_device_is_spread_and_learns_the_same(tmp_path: Path) -> None:
     words = (
-        "recipes/tiny/adapt_student.yaml name=adapt contexts.limit=1 candidates=2 use=best student.epochs=4 student.max_example_tokens=64 "
+        "recipes/tiny/adapt_student.yaml name=adapt contexts.limit=1 candidates=2 use=best student.epochs=2 student.max_example_tokens=64 "
         "teacher.max_new_tokens=60"
     ).split()
     zero = json.loads((ROOT / "recipes" / "zero" / "zero3.json").read_text())
