@@ -21,18 +21,16 @@ from recipes.inputs import (
     choose_task,
     load_data,
 )
-from recipes.learning_checks import check_continual, check_try_gate, check_watch
+from recipes.learning_checks import check_continual, check_try_gate, check_use, check_watch
 from recipes.learning_settings import Continual, TryGate, Watch
 from recipes.loop_settings import LoopSettings, NetReward
 from recipes.machine_checks import check_bench, check_pretrain, check_serve
 from recipes.machine_settings import Bench, Pretrain, Serve
 from recipes.memory import Use, choose_memory
 from recipes.run_folder import check_run_folder
-from recipes.sandbox import resolve_command
 from recipes.settings import AdaptStudent, Experiment, TrainTeacher, WriteQuestions
 from recipes.zero_configs import check_config, zero_stage
 from student.store import read_store
-from student.version_history import read_line
 from teacher.settings import FinetuneSettings, TeacherSettings
 
 
@@ -108,7 +106,7 @@ def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) ->
     choose_style(settings.teacher.style, domain)
     check_teacher(settings.teacher, "teacher", domain, fetch=fetch, is_trained=True)
     check_student(settings.student, "student", task, fetch=fetch)
-    first = _check_use(settings, domain) if settings.use.line else ""
+    first = check_use(settings, domain) if settings.use.line else ""
     if not settings.rounds:
         return first
     contexts, _ = load_data(domain, settings.contexts, "contexts", questions=True, fetch=fetch)
@@ -119,28 +117,6 @@ def _check_train_teacher(settings: TrainTeacher, processes: int, fetch: bool) ->
         + f"{settings.rounds} rounds, each with {written} self-edits on {used} of {len(contexts)} contexts, "
         f"up to {written * settings.repeats} inner loops, and one finetuning of the teacher"
     )
-
-
-def _check_use(settings: TrainTeacher, domain: RecipeDomain) -> str:
-    use = settings.use
-    if not domain.closed_book:
-        raise InvalidInput(f"use.line is {use.line!r}, but domain {domain.name} has no students that keep learning; leave use out")
-    if settings.selection != "best":
-        raise InvalidInput(f"selection is {settings.selection!r}, but what use says is there to select the best; leave one of them out")
-    versions = read_line(Path(use.line)).versions
-    if not versions:
-        raise InvalidInput(f"use.line is {use.line!r}, which has no version yet, so nobody can have used one")
-    for number, path in enumerate(use.feedback):
-        if not Path(path).is_file():
-            raise InvalidInput(f"use.feedback[{number}] is {path!r}, which is no file; give JSONL files of feedback")
-    if use.test:
-        resolve_command(use.test, "use.test")
-    if settings.net.is_weighted and not settings.rounds and use.weight == 1:
-        raise InvalidInput("net has weights, but with rounds=0 and use.weight=1 no self-edit is tried; leave net out, or lower use.weight")
-    learned = len({(lesson.context, lesson.edit.id) for record in versions.values() for lesson in record.lessons})
-    loops = f", up to {learned * settings.repeats} inner loops" if use.weight < 1 else ""
-    told = f"one round on up to {learned} self-edits of {len(versions)} versions that were in use"
-    return f"{told}{loops}, and one finetuning of the teacher"
 
 
 def _check_adapt_student(settings: AdaptStudent, fetch: bool) -> str:

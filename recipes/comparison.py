@@ -31,12 +31,12 @@ class Measured:
 
     Attributes:
         accuracies: Per context, mean over repeats and candidates.
-        leakage, retention: Per context, side effects of its first self-edit, where that is a teacher's.
         scores: The same of the grader's scores: F1, or the probability that an answer is right.
         seconds: Of all inner loops.
         trained_tokens: Of one inner loop, mean over all candidates; one that was not learned counts none.
         malformed, refused: Candidates.
         ungraded: Answers.
+        leakage, retention: Per context, side effects of its first self-edit, where that is a teacher's.
     """
 
     accuracies: list[float]

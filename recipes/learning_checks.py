@@ -1,4 +1,4 @@
-"""Check what recipes need whose students keep learning. Torch-free, as `recipes.checks`, which calls it."""
+"""Check what recipes need whose students keep learning, or did. Torch-free, as `recipes.checks`, which calls it."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -6,11 +6,15 @@ from typing import Final
 
 from protocol.errors import InvalidInput
 from recipes.base_settings import StudentChoice
+from recipes.domains import RecipeDomain
 from recipes.gate_settings import check_gate
 from recipes.inputs import check_local_student, check_model, check_teacher, choose_style, choose_task, load_data
 from recipes.learning_settings import Continual, TryGate, Watch
+from recipes.sandbox import resolve_command
 from recipes.schedule import read_schedule
+from recipes.settings import TrainTeacher
 from student.settings import KeepingSettings
+from student.version_history import read_line
 
 TRIED: Final = ("validation", "held_out")
 """The splits of the tiny world whose people a gate may be tried on."""
@@ -94,6 +98,29 @@ def check_try_gate(settings: TryGate, fetch: bool) -> str:
         if not 0 <= share < 1:
             raise InvalidInput(f"{key} is {share}; it must be in [0, 1)")
     return f"{settings.edits} inner loops, each from a planted self-edit, and a gate's questions about each"
+
+
+def check_use(settings: TrainTeacher, domain: RecipeDomain) -> str:
+    """What a round on what was used would do."""
+    use = settings.use
+    if not domain.closed_book:
+        raise InvalidInput(f"use.line is {use.line!r}, but domain {domain.name} has no students that keep learning; leave use out")
+    if settings.selection != "best":
+        raise InvalidInput(f"selection is {settings.selection!r}, but what use says is there to select the best; leave one of them out")
+    versions = read_line(Path(use.line)).versions
+    if not versions:
+        raise InvalidInput(f"use.line is {use.line!r}, which has no version yet, so nobody can have used one")
+    for number, path in enumerate(use.feedback):
+        if not Path(path).is_file():
+            raise InvalidInput(f"use.feedback[{number}] is {path!r}, which is no file; give JSONL files of feedback")
+    if use.test:
+        resolve_command(use.test, "use.test")
+    if settings.net.is_weighted and not settings.rounds and use.weight == 1:
+        raise InvalidInput("net has weights, but with rounds=0 and use.weight=1 no self-edit is tried; leave net out, or lower use.weight")
+    learned = len({(lesson.context, lesson.edit.id) for record in versions.values() for lesson in record.lessons})
+    loops = f", up to {learned * settings.repeats} inner loops" if use.weight < 1 else ""
+    told = f"one round on up to {learned} self-edits of {len(versions)} versions that were in use"
+    return f"{told}{loops}, and one finetuning of the teacher"
 
 
 def _check_student_here(student: StudentChoice, recipe: str, fetch: bool) -> None:

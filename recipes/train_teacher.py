@@ -26,7 +26,7 @@ from recipes.settings import TrainTeacher
 from recipes.stages import open_student, place_grader, write_candidates
 from recipes.team import Team
 from recipes.terminal import console
-from recipes.use_rewards import read_use, read_used, record_used, select_used
+from recipes.use_rewards import UsedEdit, read_use, read_used, record_used, select_used
 from teacher.selection import keep_best, keep_random
 from teacher.serving import serve_adapter
 from teacher.settings import TeacherSettings
@@ -99,20 +99,21 @@ def train_on_use(outer: Outer, team: Team, use: UseSettings, folder: RunFolder, 
     if is_over(trained, folder, this_round):
         return trained
     times = [time.perf_counter()]
-    if this_round not in journal.selections:
+    used: list[UsedEdit] = []
+    if this_round in journal.selections:
+        candidates = [journal.candidates[key] for key in journal.candidates if key[0] == this_round]
+    else:
         used, candidates = record_used(scoring.domain, read_use(use), this_round)
-        contexts = list({one.context.id: one.context for one in used}.values())
-        folder.add_contexts(contexts)
+        folder.add_contexts([one.context for one in used])
         if this_round not in journal.rounds:
-            journal.append(RoundRecord(stage=this_round, contexts=tuple(context.id for context in contexts)))
+            journal.append(RoundRecord(stage=this_round, contexts=tuple(dict.fromkeys(c.context for c in candidates))))
         journal.append(*(c for c in candidates if (this_round, c.context, c.index) not in journal.candidates))
-        if scoring.editor:
-            candidates = scoring.editor.edit(contexts, candidates, this_round, journal)
-        journal.append(select_used(scoring, outer.students, used, candidates, use.weight, this_round, journal))
-    known, candidates = read_contexts(folder.path), [journal.candidates[key] for key in journal.candidates if key[0] == this_round]
+    known = read_contexts(folder.path)
     contexts = [known[context] for context in dict.fromkeys(c.context for c in candidates)]
-    if scoring.editor:  # its decisions, from the journal
+    if scoring.editor:
         candidates = scoring.editor.edit(contexts, candidates, this_round, journal)
+    if this_round not in journal.selections:
+        journal.append(select_used(scoring, outer.students, used, candidates, use.weight, this_round, journal))
     improve(outer, team, trained, contexts, candidates, folder, this_round, times)
     return trained
 

@@ -117,20 +117,21 @@ def select_used(
         by_questions = {candidate: own.reward for candidate, own in results if own.running}
         refused = {candidate for candidate, own in results if not own.running and own.waves}
     rewards = [combine(by_questions.get(c.candidate), one.reward.value, weight) for one, c in zip(used, candidates, strict=True)]
-    paid = [(c, reward) for c, reward in zip(candidates, rewards, strict=True) if reward is not None and c.unusable is None]
-    paid = [(c, reward) for c, reward in paid if c.candidate not in refused]
+    refused |= {c.candidate for c in candidates if c.unusable is not None}
+    paid = [(c, r) for c, r in zip(candidates, rewards, strict=True) if r is not None and c.candidate not in refused]
     loop = scoring.loop
     kept = keep_best([c for c, _ in paid], [r for _, r in paid], loop.keep_per_context, loop.minimum, context_of=lambda c: c.context)
     by_context: dict[str, list[float]] = {}
     for candidate, reward in paid:
         by_context.setdefault(candidate.context, []).append(reward)
-    groups = {one.context.id: one.context.group for one in used}
+    known = {one.context.id: one.context.group for one in used}
+    groups = [known[context] for context in by_context]
     return SelectionRecord(
         stage=stage,
         rule="best",
         kept=tuple(c.candidate for c in kept),
         rewards=tuple(fmean(own) for own in by_context.values()),
-        groups=tuple(groups[context] for context in by_context) if any(groups[context] for context in by_context) else (),
+        groups=tuple(groups) if any(groups) else (),
     )
 
 
@@ -173,8 +174,8 @@ def _run_tests(settings: UseSettings, history: History, answers: dict[int, list[
         return
     cases = [
         (_made(record), AnswerCase(record.fingerprint, row.context, row.title, row.question, row.answer, row.gold))
-        for record, rows in ((history.versions[number], rows) for number, rows in answers.items())
-        for row in rows
+        for number, record in history.versions.items()
+        for row in answers[number]
         if row.why == "own"
     ]
     untested: list[Untested] = []

@@ -17,6 +17,7 @@ from protocol.messages import Change, Context, Example, Provenance, Question, Re
 from recipes import m_step
 from recipes.cli import main
 from recipes.domains import DOMAINS
+from recipes.feedback import UseReward
 from recipes.loop_settings import LoopSettings, UseSettings
 from recipes.scoring import Scoring
 from recipes.use_rewards import UsedEdit, read_use, record_used, select_used
@@ -37,6 +38,7 @@ def edit(*lines: str, **more: object) -> SelfEdit:
 
 ADAS, BOBS = edit("Ada plays the harp.", "Ada is a harpist."), edit("Bob plays the lute.")
 """Self-edits."""
+UNSAID = UseReward(None, 0, 0)
 
 
 def learn(line: Line, context: Context, learned: SelfEdit, *answers: AnswerRow) -> str:
@@ -116,7 +118,7 @@ def test_a_self_edit_is_a_completion_of_the_prompt_that_it_was_written_to() -> N
     asked = KNOWLEDGE.parse("What does Ada play?\nAnswer: the harp\nQuestion 2: Who is a harpist?\nAnswer: Ada", ADA)
     assert asked.examples[0].completion.startswith("Question 1: What")
     by_style = {style: asked.model_copy(update={"provenance": Provenance(style=style, seed=7)}) for style in ("self-qa", "implications")}
-    wanted = [UsedEdit(ADA, learned, None) for learned in by_style.values()]  # type: ignore[arg-type]
+    wanted = [UsedEdit(ADA, learned, UNSAID) for learned in by_style.values()]
     _, candidates = record_used(KNOWLEDGE, wanted, "use")
     assert [c.text.partition("What")[0] for c in candidates] == ["", "Question 1: "]
     assert [(c.style, c.seed) for c in candidates] == [("self-qa", 7), ("implications", 7)]
@@ -125,7 +127,7 @@ def test_a_self_edit_is_a_completion_of_the_prompt_that_it_was_written_to() -> N
 
 def test_what_no_completion_says_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     slow = edit("Ada plays the harp.", update=Update(epochs=3))
-    wanted = [UsedEdit(context, learned, None) for context, learned in ((ADA, slow), (ADA, ADAS), (BOB, BOBS), (ADA, BOBS))]  # type: ignore[arg-type]
+    wanted = [UsedEdit(context, learned, UNSAID) for context, learned in ((ADA, slow), (ADA, ADAS), (BOB, BOBS), (ADA, BOBS))]
     written, candidates = record_used(KNOWLEDGE, wanted, "teacher/use")
     assert written == wanted[1:]
     assert [(c.context, c.index, c.text) for c in candidates] == [
@@ -151,17 +153,13 @@ def harp_alone(request: RewardRequest) -> Change:
 def test_the_best_of_each_context_is_kept_by_use_and_by_questions(
     weight: float, minimum: float | None, kept: Sequence[str], asked: int, tmp_path: Path
 ) -> None:
-    class Paid:
-        def __init__(self, value: float | None):
-            self.value = value
-
     told: list[tuple[Context, str, float | None]] = [
         (ADA, "Ada plays the harp.", -0.6),
         (ADA, "Ada plays the lute.", -0.2),
         (BOB, "Bob plays the lute.", 0.9),
         (BOB, "Bob plays the gong.", None),
     ]
-    wanted = [UsedEdit(context, edit(text), Paid(value)) for context, text, value in told]  # type: ignore[arg-type]
+    wanted = [UsedEdit(context, edit(text), UseReward(value, 1, 1)) for context, text, value in told]
     wanted, candidates = record_used(KNOWLEDGE, wanted, "use")
     student = ScriptedStudent(harp_alone)
     scoring = Scoring(KNOWLEDGE, TASK, LoopSettings(minimum=minimum), repeats=1, seed=0)
@@ -172,16 +170,13 @@ def test_the_best_of_each_context_is_kept_by_use_and_by_questions(
 
 
 def test_what_the_student_refuses_is_not_kept_and_what_cannot_be_graded_is_paid_for_use_alone(tmp_path: Path) -> None:
-    class Paid:
-        value = 0.9
-
     def refuse(request: RewardRequest) -> Change | Refusal:
         text = request.edit.examples[0].completion
         return harp_alone(request) if "harp" in text else refusal(request, ungraded="gong" in text)
 
     contexts = [ADA, BOB.model_copy(update={"questions": ADA.questions, "group": "lutes"})]
     texts = ["Ada plays the lute.", "Ada plays the harp.", "Bob plays the gong."]
-    wanted = [UsedEdit(contexts["Bob" in text], edit(text), Paid()) for text in texts]  # type: ignore[arg-type]
+    wanted = [UsedEdit(contexts["Bob" in text], edit(text), UseReward(0.9, 1, 1)) for text in texts]
     wanted, candidates = record_used(KNOWLEDGE, wanted, "use")
     scoring = Scoring(KNOWLEDGE, TASK, LoopSettings(keep_per_context=2), repeats=1, seed=0)
     students = {"student": InProcessExchange(ScriptedStudent(refuse))}
